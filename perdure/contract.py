@@ -1,0 +1,200 @@
+"""Wire names and payloads: where the shells meet.
+
+Three kinds of shapes live here: the names and inputs that cross Temporal (kept to a few hundred
+bytes, for history must grow by a constant per turn), the shapes of content as the journal keeps
+them (plain JSON, described by ``TypedDict``), and the trouble every shell has a word for. Results of
+activities are the happenings of ``perdure.core.happenings``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NotRequired, TypedDict
+
+from perdure.core.spec import Effect, RunSpec
+from perdure.core.state import Json, Outcome, OutboxEvent, RunState
+
+# Names in Temporal --------------------------------------------------------------------------------
+
+WORKFLOW = "AgentRun"
+CALL_MODEL = "call_model"
+CALL_TOOL = "call_tool"
+ANSWER_CALL = "answer_call"
+RECORD = "record"
+SIGNAL_CANCEL = "cancel"
+UPDATE_SAY = "say"
+
+SEARCH_AGENT = "AgentName"  # Keyword
+SEARCH_MODEL = "AgentModel"  # Keyword
+SEARCH_STATUS = "AgentStatus"  # Keyword
+SEARCH_TENANT = "AgentTenant"  # Keyword
+SEARCH_COST = "CostMicroUsd"  # Int
+SEARCH_NEEDS_ACTION = "NeedsAction"  # Bool
+
+# Inputs of the workflow and of the activities ----------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRunInput:
+    """``goal`` is a preview for people (at most 200 characters, may be empty). ``state`` is set by
+    continue-as-new only."""
+
+    spec: RunSpec
+    goal: str = ""
+    state: RunState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallModelInput:
+    run_id: str
+    key: str
+    turn: int
+    apply: tuple[str, ...] = ()
+    outbox: tuple[OutboxEvent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CallToolInput:
+    """``last_attempt`` is how often the tool may be tried, lost workers included."""
+
+    run_id: str
+    key: str
+    call_id: str
+    turn: int
+    timeout_seconds: float
+    last_attempt: int
+    outbox: tuple[OutboxEvent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerCallInput:
+    run_id: str
+    key: str
+    call_id: str
+    turn: int
+    code: str
+    message: str
+    outbox: tuple[OutboxEvent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RecordInput:
+    """``outcome`` is set when the run ends with this record."""
+
+    run_id: str
+    key: str
+    turn: int
+    outbox: tuple[OutboxEvent, ...] = ()
+    outcome: Outcome | None = None
+
+
+# Application error types on activity failures (non-retryable ones end the action) ------------------
+
+RUN_OVER = "RunOver"  # the journal says the run is terminal: the workflow has nothing left to do
+MODEL_TROUBLE = "ModelTrouble"  # details: [code, message]; code is a ModelTroubleCode
+
+# Content, as the journal keeps it -----------------------------------------------------------------
+
+
+class TextBlock(TypedDict):
+    type: Literal["text"]
+    text: str
+
+
+class ReasoningBlock(TypedDict):
+    """``text`` may be shown to people; ``opaque`` is the vendor's own item, sent back only to the
+    ``producer`` (``openai/gpt-5.5``) that made it."""
+
+    type: Literal["reasoning"]
+    text: str
+    producer: str
+    opaque: NotRequired[Json]
+
+
+class ToolCallBlock(TypedDict):
+    """``arguments`` is what the model sent, parsed; ``raw_arguments`` is there instead when it was not
+    a JSON object."""
+
+    type: Literal["tool_call"]
+    call_id: str
+    name: str
+    arguments: NotRequired[dict[str, Json]]
+    raw_arguments: NotRequired[str]
+
+
+class ToolResultBlock(TypedDict):
+    """``text`` is what the model sees: whole, or a preview when ``blob`` holds the whole."""
+
+    type: Literal["tool_result"]
+    call_id: str
+    name: str
+    text: str
+    is_error: bool
+    blob: NotRequired[str]
+    bytes: NotRequired[int]
+
+
+Block = TextBlock | ReasoningBlock | ToolCallBlock | ToolResultBlock
+Role = Literal["user", "assistant", "tool"]
+
+
+class Message(TypedDict):
+    """One transcript entry. ``number`` counts from 1 in its session, without gaps. ``at_ms`` is unix
+    milliseconds. ``producer`` is the model of an assistant message."""
+
+    id: str
+    session_id: str
+    run_id: str
+    number: int
+    role: Role
+    content: list[Block]
+    producer: str | None
+    stop_reason: str | None
+    at_ms: int
+
+
+class ModelSettings(TypedDict, total=False):
+    temperature: float
+    top_p: float
+    max_output_tokens: int
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"]
+
+
+class AgentDefinition(TypedDict):
+    """An agent as stored and pinned by a run. ``tools`` are registry names."""
+
+    name: str
+    model: str
+    instructions: str
+    tools: list[str]
+    model_settings: ModelSettings
+    limits: dict[str, int]
+
+
+class ToolDescription(TypedDict):
+    """A tool as a model and the catalogue see it. ``parameters`` is a JSON Schema object."""
+
+    name: str
+    description: str
+    parameters: dict[str, Json]
+    effect: Effect
+    parallel: bool
+    timeout_seconds: float
+    max_attempts: int
+
+
+# Trouble every shell has a word for -----------------------------------------------------------------
+
+ModelTroubleCode = Literal[
+    "auth", "bad_request", "context_exceeded", "rate_limited", "overloaded", "server_error", "timeout",
+    "unreachable", "truncated_stream", "refused", "unknown_model",
+]  # fmt: skip
+TRANSIENT_MODEL_TROUBLE: frozenset[ModelTroubleCode] = frozenset(
+    {"rate_limited", "overloaded", "server_error", "timeout", "unreachable", "truncated_stream"}
+)
+
+RUN_ERROR_CODES: tuple[str, ...] = (
+    "model_error", "model_rate_limited", "model_refused", "context_overflow", "tool_error", "tool_timeout",
+    "tool_outcome_unknown", "mcp_unreachable", "output_schema_unsatisfied", "retries_exhausted", "child_failed",
+    "deadline_exceeded", "internal",
+)  # fmt: skip

@@ -1,0 +1,13 @@
+"""The pure mind of a run: standard library only, no clock, no randomness, no I/O.
+
+Read in this order:
+
+1. ``spec.py``        what a run is told once: limits, the rules of its tools
+2. ``state.py``       what a run knows while it lives: the frozen ``RunState``
+3. ``happenings.py``  what can happen to a run (the input of ``evolve``)
+4. ``actions.py``     what can be in flight for a run (the output of ``decide``)
+5. ``decide.py``      ``decide(state, now)``: read top to bottom, the first line that applies wins
+6. ``evolve.py``      ``evolve(state, happening)``: the only place where anything changes
+7. ``judge.py``       the verdict on each tool call a model asks for
+8. ``transcript.py``  repair of a transcript before a model sees it
+"""

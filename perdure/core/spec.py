@@ -1,0 +1,55 @@
+"""What a run is told once, at its start, and carries unchanged through continue-as-new.
+
+Everything here is small: names, numbers, rules. Instructions, prompts and schemas are content and
+stay in the journal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Effect = Literal["read", "idempotent", "once"]
+
+PARALLEL_TOOLS_MAX = 10  # concurrency-safe calls of one turn in flight at once (features row 100)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolRule:
+    """What the core must know of a tool to schedule its calls.
+
+    ``timeout_seconds`` bounds one attempt. ``max_attempts`` counts lost workers too. A tool that is
+    not ``parallel`` is a barrier: nothing of the same turn runs beside it.
+    """
+
+    name: str
+    effect: Effect = "once"
+    parallel: bool = False
+    timeout_seconds: float = 60.0
+    max_attempts: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Counts a run may not exceed; reaching ``max_turns`` or ``max_tool_calls`` ends it ``incomplete``."""
+
+    max_turns: int = 100
+    max_tool_calls: int = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """The constants of a run. ``deadline_ms`` is unix time in milliseconds."""
+
+    run_id: str
+    agent: str
+    model: str
+    deadline_ms: int
+    limits: Limits = Limits()
+    tools: tuple[ToolRule, ...] = ()
+    model_timeout_seconds: float = 600.0
+    model_max_attempts: int = 8
+
+    def rule(self, name: str) -> ToolRule:
+        """The rule of a tool; an unknown tool gets the safe default, and is refused by the judge."""
+        return next((rule for rule in self.tools if rule.name == name), ToolRule(name))

@@ -1,0 +1,71 @@
+"""The tool port: what a tool is, what it gets, what it gives back.
+
+Authors use ``perdure.tools.tool`` and ``current_call``; the activity ``call_tool`` uses the registry and
+runs the tool under the promises of its effect class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from perdure.contract import ToolDescription
+from perdure.core.state import Json
+
+
+class ToolTrouble(Exception):
+    """A tool failed in a way the model should hear of. ``code`` becomes the error code of the result.
+    ``retryable`` asks for another attempt (never given to a ``once`` tool)."""
+
+    def __init__(self, message: str, *, code: str = "tool_error", retryable: bool = False) -> None:
+        super().__init__(message)
+        self.message, self.code, self.retryable = message, code, retryable
+
+
+class InvalidArguments(Exception):
+    """The arguments do not fit the tool's schema; the message says precisely where and why."""
+
+
+class BlobReader(Protocol):
+    async def get_blob(self, blob_id: str, *, offset: int = 0, length: int | None = None) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallContext:
+    """What ``current_call()`` gives to a running tool. ``attempt`` counts from 1. ``idempotency_key`` is
+    ``run_id:call_id``, the same on every attempt. ``workspace`` is the run's own folder (created on
+    first use)."""
+
+    run_id: str
+    session_id: str
+    call_id: str
+    attempt: int
+    idempotency_key: str
+    workspace: Path
+    blobs: BlobReader
+    result_blobs: frozenset[str] = frozenset()  # blobs this session may read back
+
+
+class Tool(Protocol):
+    @property
+    def description(self) -> ToolDescription: ...
+
+    def problem(self, arguments: dict[str, Json]) -> str | None:
+        """What is wrong with the arguments, in words a model can act on; None when they fit."""
+        ...
+
+    async def run(self, arguments: dict[str, Json], call: ToolCallContext) -> str:
+        """The result as text (JSON for anything that is not a string). Synchronous functions run in a
+        thread. ToolTrouble, or whatever the author's code raises."""
+        ...
+
+
+class ToolBox(Protocol):
+    """The registry as the shells see it."""
+
+    def get(self, name: str) -> Tool | None: ...
+
+    def names(self) -> list[str]: ...
+
+    def describe(self, names: list[str] | None = None) -> list[ToolDescription]: ...
