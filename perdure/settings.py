@@ -70,11 +70,13 @@ class AgentSettings(_Table):
 class WorkerSettings(_Table):
     """``[worker]``: recovery after a kill is a setting; these are the measured ones."""
 
-    heartbeat_timeout_seconds: float = Field(default=2.5, ge=1)  # a lost worker is noticed after this
-    heartbeat_every_seconds: float = Field(default=0.4, gt=0)  # also how late a cancelled activity hears of it
+    heartbeat_timeout_seconds: float = Field(default=3, ge=1)  # a lost worker is noticed after this
+    heartbeat_every_seconds: float = Field(default=0.75, gt=0)  # also how late a cancelled activity hears of it
     sticky_timeout_seconds: float = Field(default=1.0, gt=0)  # a dead worker's cached runs wait this long
     graceful_stop_seconds: float = Field(default=30, ge=0)
     max_cached_workflows: int = Field(default=1_000, ge=1)  # about 130 KiB each
+    model_timeout_seconds: float = Field(default=600, ge=1)  # one attempt of a model call
+    model_max_attempts: int = Field(default=8, ge=1)  # of one model call, lost workers included
     max_concurrent_activities: int = Field(default=200, ge=1)
     tool_threads: int = Field(default=64, ge=1)  # synchronous tools running at once
     continue_as_new_events: int = Field(default=1_500, ge=50, le=20_000)  # keeps a cold replay under a second

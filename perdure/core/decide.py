@@ -46,7 +46,9 @@ def _calls(state: RunState) -> list[Action]:
             continue
         if call.refusal is not None:
             wanted.append(
-                AnswerCall(f"answer-{call.call_id}", call.call_id, state.turn, call.tool, call.refusal_code, call.refusal)
+                AnswerCall(
+                    f"answer-{call.call_id}", call.call_id, state.turn, call.tool, call.refusal_code, call.refusal
+                )
             )
             continue
         rule = state.spec.rule(call.tool)

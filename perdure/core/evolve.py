@@ -13,6 +13,7 @@ from perdure.core.actions import Finish
 from perdure.core.happenings import (
     ActionCancelled,
     CancelRequested,
+    EndedElsewhere,
     Happening,
     MessageArrived,
     ModelFailed,
@@ -23,7 +24,7 @@ from perdure.core.happenings import (
     ToolLost,
 )
 from perdure.core.spec import RunSpec
-from perdure.core.state import Cancel, Json, OpenCall, OutboxEvent, RunState, Usage
+from perdure.core.state import Cancel, Json, OpenCall, OutboxEvent, Outcome, RunState, Usage
 
 
 def begin(spec: RunSpec) -> RunState:
@@ -42,6 +43,8 @@ def evolve(state: RunState, happening: Happening) -> RunState:
             return _cancel(state, happening)
         case MessageArrived():
             return _message(state, happening)
+        case EndedElsewhere():
+            return replace(state, ended=Outcome(happening.status, "ended_elsewhere"))
         case _ if happening.key not in state.in_flight:
             return state
         case ModelResponded():

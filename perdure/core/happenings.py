@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from perdure.core.actions import Action
-from perdure.core.state import Failure, Usage
+from perdure.core.state import Failure, RunStatus, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +94,18 @@ class MessageArrived:
 
 
 @dataclass(frozen=True, slots=True)
+class EndedElsewhere:
+    """The journal already holds the run's end (a forced cancel): there is nothing left to do."""
+
+    status: RunStatus
+
+
+@dataclass(frozen=True, slots=True)
 class CancelRequested:
     reason: str = ""
 
 
 Happening = (
     Started | ModelResponded | ModelFailed | ToolAnswered | ToolLost | Recorded | ActionCancelled
-    | MessageArrived | CancelRequested
+    | MessageArrived | CancelRequested | EndedElsewhere
 )  # fmt: skip

@@ -48,7 +48,11 @@ class RunSpec:
     limits: Limits = Limits()
     tools: tuple[ToolRule, ...] = ()
     model_timeout_seconds: float = 600.0
-    model_max_attempts: int = 8
+    model_max_attempts: int = 8  # answers that failed in passing, and lost workers
+    heartbeat_timeout_seconds: float = 3.0
+    continue_as_new_events: int = 1_500
+    previews: bool = True
+    search_attributes: bool = True
 
     def rule(self, name: str) -> ToolRule:
         """The rule of a tool; an unknown tool gets the safe default, and is refused by the judge."""

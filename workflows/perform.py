@@ -1,0 +1,153 @@
+"""How each action is done: which activity, under which timeouts and retries, with which label in the
+Temporal UI; and what its end means to the core. The only place that knows Temporal's word for trouble.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import assert_never
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+from temporalio.exceptions import TimeoutError as ActivityTimeout
+
+with workflow.unsafe.imports_passed_through():
+    from perdure.contract import (
+        ANSWER_CALL,
+        CALL_MODEL,
+        CALL_TOOL,
+        MODEL_TROUBLE,
+        RECORD,
+        RUN_OVER,
+        AnswerCallInput,
+        CallModelInput,
+        CallToolInput,
+        RecordInput,
+    )
+    from perdure.core.actions import Action, AnswerCall, CallModel, CallTool, Finish, Record
+    from perdure.core.happenings import (
+        ActionCancelled,
+        EndedElsewhere,
+        Happening,
+        ModelFailed,
+        ModelResponded,
+        Recorded,
+        ToolAnswered,
+        ToolLost,
+    )
+    from perdure.core.state import Failure, RunState
+
+# An action is tried until it ends or the run's deadline calls it off: the activities themselves count
+# the attempts that matter (in the journal, where lost workers count too) and end what is hopeless.
+_RETRY = RetryPolicy(
+    initial_interval=timedelta(seconds=0.2),  # a lost worker's work is taken up at once
+    backoff_coefficient=2,
+    maximum_interval=timedelta(seconds=10),  # a journal that is back is noticed within this
+    non_retryable_error_types=["PayloadsTooLarge", RUN_OVER],  # the first would be repeated for ever
+)
+_MARGIN_SECONDS = 15.0  # over an activity's own timeout: it ends itself and says so, Temporal is the net
+_WRITE_SECONDS = 30.0  # one attempt of an activity that only writes to the journal
+
+_RUN_ERROR_OF_TROUBLE = {
+    "rate_limited": "model_rate_limited",
+    "context_exceeded": "context_overflow",
+    "refused": "model_refused",
+    "overloaded": "retries_exhausted",
+    "server_error": "retries_exhausted",
+    "timeout": "retries_exhausted",
+    "unreachable": "retries_exhausted",
+    "truncated_stream": "retries_exhausted",
+}
+
+
+def activity_for(action: Action, state: RunState) -> workflow.ActivityHandle[object]:
+    """Start the activity that does ``action``; it carries the whole outbox of ``state``."""
+    spec, outbox = state.spec, state.outbox
+    match action:
+        case CallModel(key, turn, apply):
+            return _start(
+                CALL_MODEL,
+                CallModelInput(spec.run_id, key, turn, apply, outbox),
+                state,
+                f"turn {turn} · {spec.model}",
+                spec.model_timeout_seconds + _MARGIN_SECONDS,
+                ModelResponded,
+            )
+        case CallTool(key, call_id, turn, rule):
+            return _start(
+                CALL_TOOL,
+                CallToolInput(spec.run_id, key, call_id, turn, rule.timeout_seconds, rule.max_attempts, outbox),
+                state,
+                f"turn {turn} · {rule.name}",
+                rule.timeout_seconds + _MARGIN_SECONDS,
+                ToolAnswered,
+            )
+        case AnswerCall(key, call_id, turn, tool, code, message):
+            return _start(
+                ANSWER_CALL,
+                AnswerCallInput(spec.run_id, key, call_id, turn, code, message, outbox),
+                state,
+                f"turn {turn} · {tool} not run: {code}",
+                _WRITE_SECONDS,
+                ToolAnswered,
+            )
+        case Record(key):
+            return _start(
+                RECORD, RecordInput(spec.run_id, key, state.turn, outbox), state, "record", _WRITE_SECONDS, Recorded
+            )
+        case Finish(key, outcome):
+            return _start(
+                RECORD,
+                RecordInput(spec.run_id, key, state.turn, outbox, outcome),
+                state,
+                f"{outcome.status}: {outcome.stop_reason}",
+                _WRITE_SECONDS,
+                Recorded,
+            )
+        case _:
+            assert_never(action)
+
+
+def _start(
+    name: str, order: object, state: RunState, summary: str, seconds: float, result: type
+) -> workflow.ActivityHandle[object]:
+    return workflow.start_activity(
+        name,
+        order,
+        result_type=result,
+        start_to_close_timeout=timedelta(seconds=seconds),
+        heartbeat_timeout=timedelta(seconds=state.spec.heartbeat_timeout_seconds),
+        retry_policy=_RETRY,
+        # What was called off must have ended before the run's end is recorded.
+        cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        summary=summary[:200] if state.spec.previews else None,  # Temporal allows 400 bytes
+    )
+
+
+async def happening_of(action: Action, handle: workflow.ActivityHandle[object]) -> Happening:
+    """Wait for the activity's end and say what it means. Activities report happenings themselves."""
+    try:
+        return await handle  # type: ignore[return-value]  # activities report happenings, by result_type
+    except ActivityError as error:
+        cause = error.cause
+        if isinstance(cause, ApplicationError) and cause.type == RUN_OVER:
+            return EndedElsewhere(cause.details[0])
+        if is_cancelled_exception(error):
+            return ActionCancelled(action.key)
+        match action:
+            case CallModel(key):
+                return ModelFailed(key, _model_failure(cause))
+            case CallTool(key, call_id) | AnswerCall(key, call_id):
+                return ToolLost(key, call_id, "tool_outcome_unknown", f"the call ended without a result: {cause}")
+            case _:
+                raise  # a record never gives up: this is a bug, and the workflow task says so
+
+
+def _model_failure(cause: BaseException | None) -> Failure:
+    if isinstance(cause, ApplicationError) and cause.type == MODEL_TROUBLE:
+        code, message, attempts = cause.details
+        return Failure(_RUN_ERROR_OF_TROUBLE.get(code, "model_error"), message, attempts=attempts)
+    if isinstance(cause, ActivityTimeout):
+        return Failure("retries_exhausted", f"the model call timed out: {cause}", retryable=True)
+    return Failure("internal", f"the model call failed: {cause}")

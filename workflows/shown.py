@@ -1,0 +1,42 @@
+"""What people see of a run in the Temporal UI: current details in Markdown, typed search attributes."""
+
+from __future__ import annotations
+
+from temporalio import workflow
+from temporalio.common import SearchAttributeKey
+
+with workflow.unsafe.imports_passed_through():
+    from perdure.contract import SEARCH_COST, SEARCH_NEEDS_ACTION, SEARCH_STATUS
+    from perdure.core.state import Outcome, RunState
+
+_STATUS = SearchAttributeKey.for_keyword(SEARCH_STATUS)
+_COST = SearchAttributeKey.for_int(SEARCH_COST)
+_NEEDS_ACTION = SearchAttributeKey.for_bool(SEARCH_NEEDS_ACTION)
+
+
+def details(state: RunState, goal: str) -> str:
+    """Not kept in history: the UI asks the worker for it."""
+    usage = state.usage
+    cost = "unknown" if usage.unpriced_calls else f"${usage.cost_micros / 1_000_000:.6f}"
+    waits = ", ".join(state.in_flight) or "nothing"
+    return (
+        f"**{state.status}** · turn {state.turn} of at most {state.spec.limits.max_turns}\n\n"
+        f"{goal if state.spec.previews else ''}\n\n"
+        f"- agent `{state.spec.agent}`, model `{state.spec.model}`\n"
+        f"- {usage.input_tokens} tokens in, {usage.output_tokens} out, cost {cost}\n"
+        f"- {state.tool_calls} tool calls\n"
+        f"- in flight: {waits}\n"
+        f"- `perdure show {state.spec.run_id}` · `perdure cancel {state.spec.run_id}`\n"
+    )
+
+
+def show_end(state: RunState, outcome: Outcome) -> None:
+    """One upsert, at the end: each costs an event of history."""
+    if state.spec.search_attributes:
+        workflow.upsert_search_attributes(
+            [
+                _STATUS.value_set(outcome.status),
+                _COST.value_set(state.usage.cost_micros),
+                _NEEDS_ACTION.value_set(False),
+            ]
+        )
