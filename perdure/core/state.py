@@ -7,7 +7,7 @@ run of ten thousand turns.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from perdure.core.spec import RunSpec
 
@@ -17,7 +17,10 @@ RunStatus = Literal[
 ]  # fmt: skip
 TERMINAL: frozenset[RunStatus] = frozenset({"completed", "incomplete", "failed", "cancelled", "expired"})
 
-Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
+if TYPE_CHECKING:
+    Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
+else:
+    Json = Any  # whoever reads types at run time (pydantic) never comes to the end of a recursive alias
 
 
 @dataclass(frozen=True, slots=True)
