@@ -56,7 +56,7 @@ def rows_of_the_code() -> Iterator[Row]:
 def rows_of_the_page() -> Iterator[Row]:
     for line in (ROOT / "docs" / "settings.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) == 4 and cells[1].startswith("`"):
+        if len(cells) == 4 and cells[1].startswith("`") and cells[0] != "environment":
             yield cells[0], cells[1], cells[2]
 
 
