@@ -1,0 +1,84 @@
+"""The worker process: ``python -m worker``. Composition only; what it runs is in workflows/ and activities/."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from datetime import timedelta
+
+from temporalio.worker import Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from activities.answer_call import CallAnswerer
+from activities.call_model import ModelCaller
+from activities.call_tool import ToolCaller
+from activities.lifeline import FaultHook, unharmed
+from activities.record import Recorder
+from activities.transcripts import Transcripts
+from perdure.assembly import Assembly, assemble
+from perdure.runs import TemporalUnavailable, register_search_attributes
+from perdure.settings import Settings
+from workflows.agent_run import AgentRun
+
+
+def build_worker(assembly: Assembly, reached: FaultHook = unharmed) -> Worker:
+    """A worker on the settings' task queue. ``reached`` is called at the points where crashes hurt."""
+    settings, journal = assembly.settings, assembly.journal
+    tuning, beat = settings.worker, settings.worker.heartbeat_every_seconds
+    name, transcripts = f"{socket.gethostname()}:{os.getpid()}", Transcripts(journal)
+    models = ModelCaller(
+        journal, assembly.catalog, assembly.toolbox, name, beat, tuning.model_timeout_seconds,
+        tuning.model_max_attempts, transcripts, reached,
+    )  # fmt: skip
+    tools = ToolCaller(
+        journal, assembly.toolbox, name, beat, settings.workspaces, settings.limits.spool_bytes,
+        settings.limits.tool_result_bytes_max, transcripts, reached,
+    )  # fmt: skip
+    return Worker(
+        assembly.runs.client,
+        task_queue=settings.task_queue,
+        workflows=[AgentRun],
+        activities=[
+            models.call_model,
+            tools.call_tool,
+            CallAnswerer(journal, beat).answer_call,
+            Recorder(journal, beat).record,
+        ],
+        workflow_runner=SandboxedWorkflowRunner(
+            restrictions=SandboxRestrictions.default.with_passthrough_modules("perdure", "workflows")
+        ),
+        identity=name,
+        max_cached_workflows=tuning.max_cached_workflows,
+        max_concurrent_activities=tuning.max_concurrent_activities,
+        sticky_queue_schedule_to_start_timeout=timedelta(seconds=tuning.sticky_timeout_seconds),
+        graceful_shutdown_timeout=timedelta(seconds=tuning.graceful_stop_seconds),
+        max_heartbeat_throttle_interval=timedelta(seconds=beat),
+        default_heartbeat_throttle_interval=timedelta(seconds=beat),
+    )
+
+
+async def run_worker(settings: Settings, reached: FaultHook = unharmed) -> None:
+    """Run until SIGTERM or SIGINT, then finish what is in flight. Waits for Temporal to be there."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    while not stop.is_set():
+        try:
+            assembly = await assemble(settings, lazy=False)
+            break
+        except TemporalUnavailable as trouble:
+            print(f"worker waits: {trouble}", flush=True)
+            await asyncio.sleep(1)  # the supervisor or the operator is bringing it up
+    else:
+        return
+    await register_search_attributes(assembly.runs.client, wanted=settings.search_attributes)
+    async with build_worker(assembly, reached):
+        print(f"worker ready on task queue {settings.task_queue}", flush=True)
+        await stop.wait()
+    await assembly.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(run_worker(Settings()))

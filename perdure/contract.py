@@ -91,7 +91,7 @@ class RecordInput:
 # Application error types on activity failures (non-retryable ones end the action) ------------------
 
 RUN_OVER = "RunOver"  # the journal says the run is terminal: the workflow has nothing left to do
-MODEL_TROUBLE = "ModelTrouble"  # details: [code, message]; code is a ModelTroubleCode
+MODEL_TROUBLE = "ModelTrouble"  # details: [code, message, attempts]; code is a ModelTroubleCode
 
 # Content, as the journal keeps it -----------------------------------------------------------------
 
@@ -187,7 +187,7 @@ class ToolDescription(TypedDict):
 
 ModelTroubleCode = Literal[
     "auth", "bad_request", "context_exceeded", "rate_limited", "overloaded", "server_error", "timeout",
-    "unreachable", "truncated_stream", "refused", "unknown_model",
+    "unreachable", "truncated_stream", "refused", "unknown_model", "given_up",
 ]  # fmt: skip
 TRANSIENT_MODEL_TROUBLE: frozenset[ModelTroubleCode] = frozenset(
     {"rate_limited", "overloaded", "server_error", "timeout", "unreachable", "truncated_stream"}

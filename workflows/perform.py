@@ -58,6 +58,7 @@ _RUN_ERROR_OF_TROUBLE = {
     "timeout": "retries_exhausted",
     "unreachable": "retries_exhausted",
     "truncated_stream": "retries_exhausted",
+    "given_up": "retries_exhausted",
 }
 
 

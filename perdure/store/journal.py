@@ -407,10 +407,14 @@ class Journal(Protocol):
         will be another. With ``retry_in_seconds`` None the call has failed."""
         ...
 
-    async def begin_tool(self, run_id: str, call_id: str, *, worker: str, outbox: Sequence[OutboxEvent] = ()) -> Begun:
+    async def begin_tool(
+        self, run_id: str, call_id: str, *, worker: str, may_repeat: bool, outbox: Sequence[OutboxEvent] = ()
+    ) -> Begun:
         """The effect ledger: *started* is committed before the effect. First and later attempts:
         tool.started {attempt}; after a lost attempt, before that: run.recovering, tool.retrying.
-        Whether a lost attempt of a ``once`` tool may run again is the caller's question."""
+        When an attempt was lost and the tool may not repeat, no attempt is taken and no tool.started
+        written: ``Begun`` comes back with ``attempt`` and ``lost_attempt`` both the lost one's number
+        (and run.recovering is committed)."""
         ...
 
     async def commit_tool(self, run_id: str, call_id: str, commit: ToolCommit, *, outbox: Sequence[OutboxEvent] = ()) -> CallRow:

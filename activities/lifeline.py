@@ -1,0 +1,70 @@
+"""What every activity does around its work: beat in the background, and translate the journal's words."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from perdure.contract import RUN_OVER
+from perdure.store.journal import RunOver
+
+Result = TypeVar("Result")
+
+FaultHook = Callable[[str, str], None]
+"""Called as ``reached(point, key)`` at the four points where a crash hurts most. Production passes
+``unharmed``; crash tests pass something that kills the process."""
+
+
+def unharmed(point: str, key: str) -> None:
+    """Nothing happens at any point."""
+
+
+@asynccontextmanager
+async def lifeline(beat_every_seconds: float) -> AsyncIterator[None]:
+    """Beat while the body runs, so that a lost worker is noticed and a cancelled call hears of it.
+
+    ``RunOver`` leaves as the non-retryable trouble that tells the workflow the run has ended.
+    """
+    beating = asyncio.create_task(_beat(beat_every_seconds))
+    try:
+        yield
+    except RunOver as over:
+        raise ApplicationError(str(over), over.status, type=RUN_OVER, non_retryable=True) from over
+    finally:
+        beating.cancel()
+        with suppress(asyncio.CancelledError):
+            await beating
+
+
+async def _beat(every_seconds: float) -> None:
+    while True:
+        await asyncio.sleep(every_seconds)  # first: a short call needs no beat
+        activity.heartbeat()
+
+
+def worker_is_stopping() -> bool:
+    """Whether a cancellation came from this worker's own shutdown: another worker shall go on then."""
+    found = activity.cancellation_details()
+    return found is not None and found.worker_shutdown
+
+
+def was_called_off() -> bool:
+    """Whether the run no longer wants this action (and not merely this attempt)."""
+    found = activity.cancellation_details()
+    return found is not None and found.cancel_requested
+
+
+async def finished(work: Coroutine[object, object, Result]) -> Result:
+    """See a piece of work through, cancelled or not: what has been done shall be filed and reported."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if task.cancelled():
+            raise
+        return await task

@@ -1,0 +1,243 @@
+"""The typed client of our workflows: start a run, cancel it, speak to it. Everything else about runs is
+read from the journal, never from a workflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+
+from pydantic import TypeAdapter
+from temporalio.api.common.v1 import Payload
+from temporalio.api.enums.v1 import IndexedValueType, TaskQueueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, DescribeTaskQueueRequest
+from temporalio.client import Client, WorkflowUpdateFailedError
+from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
+from temporalio.contrib.pydantic import PydanticJSONPlainPayloadConverter
+from temporalio.converter import (
+    CompositePayloadConverter,
+    DataConverter,
+    DefaultPayloadConverter,
+    JSONPlainPayloadConverter,
+)
+from temporalio.envconfig import ClientConfig
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from perdure.contract import (
+    SEARCH_AGENT,
+    SEARCH_COST,
+    SEARCH_MODEL,
+    SEARCH_NEEDS_ACTION,
+    SEARCH_STATUS,
+    SEARCH_TENANT,
+    SIGNAL_CANCEL,
+    UPDATE_SAY,
+    WORKFLOW,
+    AgentRunInput,
+)
+from perdure.core.spec import RunSpec
+from perdure.store.journal import RunRow
+
+_RPC = timedelta(seconds=3)  # a client of the HTTP surface should not wait longer to hear that Temporal is away
+_RPC_OF_UPDATE = timedelta(seconds=10)  # an update waits for a worker
+_PASSING = {
+    RPCStatusCode.UNAVAILABLE,
+    RPCStatusCode.DEADLINE_EXCEEDED,
+    RPCStatusCode.CANCELLED,
+    RPCStatusCode.RESOURCE_EXHAUSTED,
+}
+_TASK_TIMEOUT = timedelta(seconds=5)  # a workflow task lost with its worker or server is given out again after this
+_SEARCH_TYPES = {
+    SEARCH_AGENT: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
+    SEARCH_MODEL: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
+    SEARCH_STATUS: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
+    SEARCH_TENANT: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
+    SEARCH_COST: IndexedValueType.INDEXED_VALUE_TYPE_INT,
+    SEARCH_NEEDS_ACTION: IndexedValueType.INDEXED_VALUE_TYPE_BOOL,
+}
+GOAL_CHARACTERS = 160  # of the input, as a preview for people; Temporal allows 400 bytes of summary
+
+
+class TemporalUnavailable(Exception):
+    """Temporal did not take the order in time; nothing is known to have happened. Try again."""
+
+
+class _CompactJson(PydanticJSONPlainPayloadConverter):
+    """Leaves out what equals its default: history is kept for as long as Temporal retains a run."""
+
+    def to_payload(self, value: object) -> Payload | None:
+        if not hasattr(type(value), "__dataclass_fields__"):
+            return super().to_payload(value)
+        data = self._adapter(type(value)).dump_json(value, exclude_defaults=True)
+        return Payload(metadata={"encoding": self.encoding.encode()}, data=data)
+
+    def _adapter(self, type_: type) -> TypeAdapter[object]:
+        adapter = _ADAPTERS.get(type_)
+        if adapter is None:
+            adapter = _ADAPTERS[type_] = TypeAdapter(type_)
+        return adapter
+
+
+_ADAPTERS: dict[type, TypeAdapter[object]] = {}
+
+
+class PayloadConverter(CompositePayloadConverter):
+    """Temporal's own converters, with ours for JSON."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            *(
+                _CompactJson() if isinstance(converter, JSONPlainPayloadConverter) else converter
+                for converter in DefaultPayloadConverter.default_encoding_payload_converters
+            )
+        )
+
+
+DATA_CONVERTER = DataConverter(payload_converter_class=PayloadConverter)
+
+
+async def connect(*, lazy: bool) -> Client:
+    """A client configured the way Temporal's own tools are: ``TEMPORAL_*`` and its TOML profiles.
+
+    ``lazy`` clients connect at the first call and outlive an absent server. TemporalUnavailable.
+    """
+    config = ClientConfig.load_client_connect_config()
+    try:
+        return await Client.connect(**config, data_converter=DATA_CONVERTER, lazy=lazy)
+    except RuntimeError as error:
+        raise TemporalUnavailable(f"no Temporal at {config.get('target_host')}: {error}") from error
+
+
+class Runs:
+    """Orders to runs. Every method raises ``TemporalUnavailable`` within about three seconds."""
+
+    def __init__(
+        self, client: Client, *, task_queue: str, spec_of: Callable[[RunRow], RunSpec], search_attributes: bool
+    ) -> None:
+        self.client = client
+        self.task_queue = task_queue
+        self._spec_of = spec_of
+        self._search_attributes = search_attributes
+
+    async def start(self, run: RunRow) -> None:
+        """Start the run's workflow. Starting it again is nothing: the workflow id is the run id."""
+        spec = self._spec_of(run)
+        goal = _goal(run) if spec.previews else ""
+        with suppress(WorkflowAlreadyStartedError):
+            async with _temporal_trouble():
+                await self.client.start_workflow(
+                    WORKFLOW,
+                    AgentRunInput(spec, goal),
+                    id=run.id,
+                    task_queue=self.task_queue,
+                    id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                    task_timeout=_TASK_TIMEOUT,
+                    static_summary=goal or None,
+                    search_attributes=_searchable(run) if self._search_attributes else None,
+                    rpc_timeout=_RPC,
+                )
+
+    async def cancel(self, run_id: str, reason: str) -> bool:
+        """Order the run to end at the next safe point; durable when this returns, with no worker alive
+        too. False: there is no such open workflow."""
+        handle = self.client.get_workflow_handle(run_id)
+        return await _to_open(handle.signal(SIGNAL_CANCEL, reason, rpc_timeout=_RPC))
+
+    async def terminate(self, run_id: str, reason: str) -> bool:
+        """End the workflow without asking it. False: there is no such open workflow."""
+        handle = self.client.get_workflow_handle(run_id)
+        return await _to_open(handle.terminate(reason=reason, rpc_timeout=_RPC))
+
+    async def say(self, run_id: str, message_id: str) -> bool:
+        """Put an accepted message before the run. False: the run is over, the message was not taken."""
+        handle = self.client.get_workflow_handle(run_id)
+        try:
+            return await _to_open(
+                handle.execute_update(UPDATE_SAY, message_id, id=message_id, rpc_timeout=_RPC_OF_UPDATE)
+            )
+        except WorkflowUpdateFailedError:
+            return False
+
+    async def pollers(self) -> int:
+        """How many workers have polled the task queue for workflow tasks lately."""
+        async with _temporal_trouble():
+            answer = await self.client.workflow_service.describe_task_queue(
+                DescribeTaskQueueRequest(
+                    namespace=self.client.namespace,
+                    task_queue=TaskQueue(name=self.task_queue),
+                    task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+                ),
+                timeout=_RPC,
+            )
+        return len(answer.pollers)
+
+    async def namespace_ready(self) -> None:
+        """Return when the namespace answers."""
+        async with _temporal_trouble():
+            await self.client.workflow_service.describe_namespace(
+                DescribeNamespaceRequest(namespace=self.client.namespace), timeout=_RPC
+            )
+
+
+async def _to_open(order: Coroutine[object, object, object]) -> bool:
+    """Give an order to an open workflow; False when there is none."""
+    async with _temporal_trouble():
+        try:
+            await order
+        except RPCError as error:
+            if error.status == RPCStatusCode.NOT_FOUND:
+                return False
+            raise
+    return True
+
+
+@asynccontextmanager
+async def _temporal_trouble() -> AsyncIterator[None]:
+    """Translate Temporal's trouble, in one place."""
+    try:
+        yield
+    except RPCError as error:
+        if error.status in _PASSING:
+            raise TemporalUnavailable(f"Temporal did not answer: {error.message}") from error
+        raise
+    except (RuntimeError, TimeoutError) as error:  # a lazy client's first connection failed
+        raise TemporalUnavailable(f"Temporal cannot be reached: {error}") from error
+
+
+def _goal(run: RunRow) -> str:
+    """The first line of the run's input, as a preview for people."""
+    text = " ".join(block["text"] for block in run.input if block["type"] == "text").strip()
+    line = text.splitlines()[0] if text else ""
+    return line if len(line) <= GOAL_CHARACTERS else line[: GOAL_CHARACTERS - 1] + "…"
+
+
+def _searchable(run: RunRow) -> TypedSearchAttributes:
+    return TypedSearchAttributes(
+        [
+            SearchAttributePair(SearchAttributeKey.for_keyword(SEARCH_AGENT), run.definition["name"]),
+            SearchAttributePair(SearchAttributeKey.for_keyword(SEARCH_MODEL), run.definition["model"]),
+            SearchAttributePair(SearchAttributeKey.for_keyword(SEARCH_STATUS), "running"),
+            SearchAttributePair(SearchAttributeKey.for_keyword(SEARCH_TENANT), run.project_id),
+            SearchAttributePair(SearchAttributeKey.for_int(SEARCH_COST), 0),
+            SearchAttributePair(SearchAttributeKey.for_bool(SEARCH_NEEDS_ACTION), False),
+        ]
+    )
+
+
+async def register_search_attributes(client: Client, *, wanted: bool) -> None:
+    """Make our typed search attributes known to the namespace. They may exist, or belong to somebody
+    else to create (Temporal Cloud): then a run's start says so clearly, and the setting
+    ``search_attributes`` switches them off."""
+    if not wanted:
+        return
+    try:
+        await client.operator_service.add_search_attributes(
+            AddSearchAttributesRequest(namespace=client.namespace, search_attributes=_SEARCH_TYPES), timeout=_RPC
+        )
+    except RPCError as error:
+        if error.status not in (RPCStatusCode.ALREADY_EXISTS, RPCStatusCode.PERMISSION_DENIED, *_PASSING):
+            raise
