@@ -6,11 +6,13 @@ as one likes: the same state and time give the same answer.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from perdure.core.actions import Action, AnswerCall, CallModel, CallTool, Decision, Done, Finish, InFlight, Record
 from perdure.core.spec import PARALLEL_TOOLS_MAX
 from perdure.core.state import Outcome, RunState
 
-_OUTCOME_OF_STOP: dict[str, Outcome] = {
+_OUTCOME_OF_STOP: Mapping[str, Outcome] = {
     "max_output_tokens": Outcome("incomplete", "max_output_tokens"),
     "refusal": Outcome("incomplete", "refusal"),
 }
@@ -42,6 +44,8 @@ def _calls(state: RunState) -> list[Action]:
     wanted: list[Action] = []
     running = 0
     for call in state.open_calls:
+        if len(wanted) == PARALLEL_TOOLS_MAX:
+            break
         if call.answered:
             continue
         if call.refusal is not None:
@@ -54,8 +58,6 @@ def _calls(state: RunState) -> list[Action]:
         rule = state.spec.rule(call.tool)
         if running and not rule.parallel:
             break
-        if running == PARALLEL_TOOLS_MAX:
-            break
         wanted.append(CallTool(f"tool-{call.call_id}", call.call_id, state.turn, rule))
         running += 1
         if not rule.parallel:
@@ -65,14 +67,14 @@ def _calls(state: RunState) -> list[Action]:
 
 def _finish(state: RunState, outcome: Outcome) -> Decision:
     """Wanting nothing calls off what is in flight; when all of it has ended, the outcome is recorded."""
-    busy = any(not key.startswith("record-") for key in state.in_flight)
-    return _in_flight(state) if busy else _in_flight(state, Finish("finish", outcome))
+    return _in_flight(state) if state.in_flight else _in_flight(state, Finish("finish", outcome))
 
 
 def _in_flight(state: RunState, *actions: Action) -> InFlight:
     """The wanted actions, plus a record action when the outbox would otherwise wait for a ride."""
     records = [Record(key) for key in state.in_flight if key.startswith("record-")]
     starts_one = any(action.key not in state.in_flight for action in actions)
-    if not starts_one and any(event.carried_by is None for event in state.outbox):
-        records.append(Record(f"record-{state.outbox_count}"))
+    fresh = Record(f"record-{state.outbox_count}")
+    if not starts_one and fresh not in records and any(event.carried_by is None for event in state.outbox):
+        records.append(fresh)
     return InFlight((*actions, *records), state.spec.deadline_ms)

@@ -26,6 +26,8 @@ from perdure.core.happenings import (
 from perdure.core.spec import RunSpec
 from perdure.core.state import Cancel, Json, OpenCall, OutboxEvent, Outcome, RunState, Usage
 
+_APPLIED_KEPT_MAX = 50  # a client repeats itself within seconds; 50 ids are 1.5 KB of state
+
 
 def begin(spec: RunSpec) -> RunState:
     """The state of a run whose first message is in the journal and whose workflow just started."""
@@ -85,8 +87,8 @@ def _over(state: RunState, key: str, *, committed: bool) -> RunState:
 
 def _responded(state: RunState, answer: ModelResponded) -> RunState:
     inbox = tuple(message for message in state.inbox if message not in answer.applied)
-    # An answer that was cut off at its output limit may hold half a call: its calls are not run.
-    asked = () if answer.stop == "max_output_tokens" else answer.calls
+    # An answer that was cut off (at its output limit, or by a refusal) may hold half a call: none is run.
+    asked = () if answer.stop in ("max_output_tokens", "refusal") else answer.calls
     left = max(0, state.spec.limits.max_tool_calls - state.tool_calls)
     calls = tuple(
         OpenCall(call.call_id, call.tool, refusal=call.refusal, refusal_code=call.refusal_code)
@@ -107,6 +109,7 @@ def _responded(state: RunState, answer: ModelResponded) -> RunState:
         last_stop=answer.stop,
         open_calls=calls,
         inbox=inbox,
+        applied=(*state.applied, *answer.applied)[-_APPLIED_KEPT_MAX:],
         awaits_reply=not calls and (bool(inbox) or answer.stop == "pause"),
     )
 
@@ -140,7 +143,7 @@ def _cancel(state: RunState, order: CancelRequested) -> RunState:
 def _message(state: RunState, arrived: MessageArrived) -> RunState:
     """A message waits for its place in the transcript; one that comes too late is handed back by the
     transaction that ends the run."""
-    if state.finishing or arrived.message_id in state.inbox:
+    if state.finishing or arrived.message_id in state.inbox or arrived.message_id in state.applied:
         return state
     return replace(
         state,

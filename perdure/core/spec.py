@@ -31,7 +31,8 @@ class ToolRule:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Counts a run may not exceed; reaching ``max_turns`` or ``max_tool_calls`` ends it ``incomplete``."""
+    """Counts a run may not exceed. ``max_turns`` reached ends it ``incomplete``; calls beyond ``max_tool_calls``
+    are refused, and the model is told."""
 
     max_turns: int = 100
     max_tool_calls: int = 1_000

@@ -97,6 +97,7 @@ class RunState:
     last_stop: str | None = None  # stop reason of the newest model answer
     open_calls: tuple[OpenCall, ...] = ()
     inbox: tuple[str, ...] = ()  # ids of accepted messages, not yet in the transcript
+    applied: tuple[str, ...] = ()  # the newest messages that are in it: a double delivery says nothing new
     usage: Usage = Usage()
     cancel: Cancel | None = None
     failure: Failure | None = None
