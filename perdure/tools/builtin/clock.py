@@ -1,0 +1,46 @@
+"""``current_time``: what time it is, where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated
+from zoneinfo import ZoneInfo
+
+from pydantic import Field
+
+from perdure.tools.function_tool import FunctionTool, tool
+from perdure.tools.port import ToolTrouble
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def clock_tools(now: Callable[[], datetime] = _now) -> list[FunctionTool[..., object]]:
+    """``now`` gives an aware time."""
+
+    @tool(effect="read", timeout_seconds=5)
+    def current_time(
+        timezone: Annotated[str, Field(description="IANA name, for example Europe/Berlin")] = "UTC",
+    ) -> dict[str, str | int]:
+        """The current date and time in a time zone (UTC unless another is named)."""
+        here = now().astimezone(_zone(timezone))
+        return {
+            "time": here.isoformat(timespec="seconds"),
+            "weekday": here.strftime("%A"),
+            "timezone": timezone,
+            "unix_seconds": int(here.timestamp()),
+        }
+
+    return [current_time]
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ValueError, OSError, LookupError):  # not found, a path, or a folder of the zone database
+        raise ToolTrouble(
+            f"there is no time zone {name!r}; give an IANA name such as UTC, Europe/Berlin or America/New_York",
+            code="unknown_timezone",
+        ) from None
