@@ -141,22 +141,28 @@ class Supervisor:
     def start(self, specs: list[ChildSpec], *, ready_timeout_seconds: float) -> bool:
         """Start these side by side and watch over everything until they are ready. False when one is not
         ready in time, keeps failing, or a stop was asked for: it is kept under watch all the same."""
-        fresh = [Child(spec, self._logs) for spec in specs]
-        for child in fresh:
+        waiting = [Child(spec, self._logs) for spec in specs]
+        for child in waiting:
             self.children.append(child)
             child.start()
-        waiting, deadline = list(fresh), time.monotonic() + ready_timeout_seconds
-        while waiting and not self.stop_signals and time.monotonic() < deadline:
+        deadline = time.monotonic() + ready_timeout_seconds
+        all_ready = True
+        while waiting and not self.stop_signals:
             self._tick(PROBE_SECONDS)
             for child in list(waiting):
-                if child.ended() is None and child.process and child.spec.ready(child.logged()):
+                if child.restart_at is None and child.ended() is None and child.spec.ready(child.logged()):
                     self._say(f"  {child.spec.name:<10} ready after {time.monotonic() - child.started:.1f} s")
-                    waiting.remove(child)
                 elif child.rapid_failures >= RAPID_FAILURES_MAX:
-                    return False
-        for child in waiting if not self.stop_signals else []:
-            self._say(f"  {child.spec.name} is not ready after {ready_timeout_seconds:.0f} s; {self._tail(child)}")
-        return not waiting
+                    all_ready = False
+                elif time.monotonic() > deadline:
+                    self._say(
+                        f"  {child.spec.name} is not ready after {ready_timeout_seconds:g} s; {self._tail(child)}"
+                    )
+                    all_ready = False
+                else:
+                    continue
+                waiting.remove(child)
+        return all_ready and not self.stop_signals
 
     def watch(self) -> None:
         """Replace what ends, until a stop is asked for."""
