@@ -4,6 +4,7 @@ and nobody else on this machine claims our ordinary top-level names."""
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -95,4 +96,6 @@ def test_no_other_distribution_claims_our_top_level_names() -> None:
     claimed = importlib.metadata.packages_distributions()
     for name in (*TREES, "worker"):
         assert set(claimed.get(name, [])) <= {"perdure"}, f"{name} is also claimed by {claimed[name]}"
-        assert Path(__import__(name).__file__ or "").is_relative_to(ROOT), f"{name} is imported from elsewhere"
+        spec = importlib.util.find_spec(name)
+        assert spec, name
+        assert Path(spec.origin or "").is_relative_to(ROOT), f"{name} is imported from {spec.origin}"
