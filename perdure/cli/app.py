@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from perdure.cli.place import BadSettings
+from perdure.cli.trouble import Failed
 
 app = typer.Typer(
     name="perdure",
@@ -20,12 +20,14 @@ app = typer.Typer(
 )
 
 Home = Annotated[
-    Path | None, typer.Option(help="Folder of the journal, the Temporal file, logs. [PERDURE_HOME, .perdure]")
+    Path | None,
+    typer.Option(help="Folder of the journal, the Temporal file, logs. Default: PERDURE_HOME, or .perdure here."),
 ]
 
 
-class Failed(Exception):
-    """A command that cannot do its work; the message says why and what to do. Ends with status 1."""
+ApiUrl = Annotated[str | None, typer.Option(help="Of the API. Default: PERDURE_API_URL, or the one of the home.")]
+Json = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="An id, the beginning of one, or 'last'.")]
 
 
 @app.command()
@@ -47,6 +49,73 @@ def up(
     raise typer.Exit(run_up(UpOptions(home, api_port, temporal_port, ui_port, workers, scripts, scripted, json)))
 
 
+@app.command("run")
+def run_command(
+    text: Annotated[str, typer.Argument(help="What the agent is to do; - reads it from standard input.")],
+    agent: Annotated[str | None, typer.Option(help="A stored agent: NAME or NAME@VERSION.")] = None,
+    model: Annotated[str | None, typer.Option(help="For example openai/gpt-5.5 or scripted/tour.")] = None,
+    instructions: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
+    tool: Annotated[
+        list[str] | None, typer.Option(help="May be repeated; 'none' gives it none. Default: all there are.")
+    ] = None,
+    session: Annotated[str | None, typer.Option(help="Continue this conversation.")] = None,
+    json: Json = False,
+    follow: Annotated[bool, typer.Option(help="Show the run until it ends.")] = True,
+    api_url: ApiUrl = None,
+    home: Home = None,
+) -> None:
+    """Start a run and show it as it goes. Ends with 0 when it completed, 1 otherwise."""
+    from perdure.cli.run import RunOptions, run_agent
+
+    tools = None if not tool else [name for name in tool if name != "none"]
+    options = RunOptions(agent, model, instructions, tools, session, json, follow)
+    raise typer.Exit(run_agent(sys.stdin.read() if text == "-" else text, options, api_url=api_url, home=home))
+
+
+@app.command()
+def watch(run: Run = "last", json: Json = False, api_url: ApiUrl = None, home: Home = None) -> None:
+    """Show a run from its start until it ends."""
+    from perdure.cli.run import watch_run
+
+    raise typer.Exit(watch_run(run, as_json=json, api_url=api_url, home=home))
+
+
+@app.command()
+def ls(
+    status: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
+    json: Json = False,
+    api_url: ApiUrl = None,
+    home: Home = None,
+) -> None:
+    """List the newest runs."""
+    from perdure.cli.run import list_runs
+
+    raise typer.Exit(list_runs(statuses=status or [], limit=limit, as_json=json, api_url=api_url, home=home))
+
+
+@app.command()
+def show(run: Run = "last", json: Json = False, api_url: ApiUrl = None, home: Home = None) -> None:
+    """Show a run: its state, steps, transcript, and where Temporal shows it."""
+    from perdure.cli.run import show_run
+
+    raise typer.Exit(show_run(run, as_json=json, api_url=api_url, home=home))
+
+
+@app.command()
+def cancel(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="An id, the beginning of one, or 'last'.")],
+    force: Annotated[bool, typer.Option("--force", help="Now, without waiting for a worker.")] = False,
+    reason: Annotated[str, typer.Option(help="Kept with the run.")] = "",
+    api_url: ApiUrl = None,
+    home: Home = None,
+) -> None:
+    """End a run."""
+    from perdure.cli.run import cancel_run
+
+    raise typer.Exit(cancel_run(run, force=force, reason=reason, api_url=api_url, home=home))
+
+
 @app.command()
 def version() -> None:
     """Print the version."""
@@ -56,12 +125,9 @@ def version() -> None:
 
 
 def run() -> None:
-    """The entry point: known troubles become one line on stderr."""
-    from perdure.cli.up import CannotStart
-    from perdure.dev_server import DevServerFailed
-
+    """The entry point: a known trouble becomes one line on stderr."""
     try:
         app()
-    except (BadSettings, CannotStart, DevServerFailed, Failed) as trouble:
+    except Failed as trouble:
         print(f"perdure: {trouble}", file=sys.stderr)
         sys.exit(1)

@@ -13,6 +13,8 @@ import tomllib
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
+from perdure.cli.trouble import Failed
+
 UP_FILE = "up.json"
 
 
@@ -30,10 +32,6 @@ class Up(TypedDict):
     temporal_ui_url: str | None
     vendors_url: NotRequired[str]
     children: list[ChildEntry]
-
-
-class BadSettings(Exception):
-    """A settings file that cannot be read; the message names it."""
 
 
 def setting(name: str) -> str | None:
@@ -98,4 +96,4 @@ def _toml(file: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as trouble:
-        raise BadSettings(f"{file} cannot be read: {trouble}") from trouble
+        raise Failed(f"{file} cannot be read: {trouble}") from trouble

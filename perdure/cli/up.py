@@ -16,7 +16,8 @@ from pathlib import Path
 
 from perdure.cli.place import UP_FILE, Up, alive, home_folder, outside_temporal, read_up, setting, write_up
 from perdure.cli.supervisor import ChildSpec, Supervisor
-from perdure.dev_server import LOOPBACK, dev_server_command, dev_server_ready, free_port, port_is_free
+from perdure.cli.trouble import Failed
+from perdure.dev_server import LOOPBACK, DevServerFailed, dev_server_command, dev_server_ready, free_port, port_is_free
 
 DEFAULT_API_PORT = 8600
 DEFAULT_TEMPORAL_PORT = 7233
@@ -26,10 +27,6 @@ OLD_CHILDREN_SECONDS = 5.0  # after `up` itself was killed, its children die wit
 WORKER_STOP_SECONDS = 35.0  # the worker's own grace for calls in flight is 30 s
 
 Say = Callable[[str], None]
-
-
-class CannotStart(Exception):
-    """`perdure up` cannot run like this; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ class Plan:
 
 
 def run_up(options: UpOptions) -> int:
-    """Run until stopped. The exit status is 0 after an orderly stop. Raises CannotStart."""
+    """Run until stopped. The exit status is 0 after an orderly stop. Failed."""
     home = home_folder(options.home)
     home.mkdir(parents=True, exist_ok=True)
 
@@ -110,7 +107,7 @@ def run_up(options: UpOptions) -> int:
 
 
 def make_plan(home: Path, options: UpOptions, say: Say) -> Plan:
-    """Choose ports and commands. CannotStart when a port that was asked for is taken."""
+    """Choose ports and commands. Failed when a port that was asked for is taken."""
     env = {"PERDURE_HOME": str(home), "PYTHONUNBUFFERED": "1"}
     api_host = setting("api_host") or LOOPBACK
     api_setting = setting("api_port")
@@ -150,14 +147,17 @@ def make_plan(home: Path, options: UpOptions, say: Say) -> Plan:
     )
     ports = [url.rsplit(":", 1)[1] for url in (plan.api_url, plan.temporal_address, plan.temporal_ui_url) if url]
     if len(set(ports)) < len(ports):
-        raise CannotStart("the API, Temporal and its UI need three different ports")
+        raise Failed("the API, Temporal and its UI need three different ports")
     return plan
 
 
 def _temporal(db: Path, port: int, ui_port: int) -> ChildSpec:
     namespace = os.environ.get("TEMPORAL_NAMESPACE") or "default"
     http_port = free_port()
-    command = dev_server_command(db=db, port=port, http_port=http_port, ui_port=ui_port, namespace=namespace)
+    try:
+        command = dev_server_command(db=db, port=port, http_port=http_port, ui_port=ui_port, namespace=namespace)
+    except DevServerFailed as trouble:
+        raise Failed(str(trouble)) from trouble
     return ChildSpec("temporal", command, lambda _: dev_server_ready(http_port, namespace), stop_seconds=10)
 
 
@@ -192,7 +192,7 @@ def _port(what: str, asked: int | None, default: int, option: str, say: Say) -> 
         say(f"port {default} is busy: the {what} listens on {port} instead")
         return port
     if asked is not None and not port_is_free(asked):
-        raise CannotStart(f"port {asked} ({what}) is busy: stop what listens there, or give {option} another (0: any)")
+        raise Failed(f"port {asked} ({what}) is busy: stop what listens there, or give {option} another (0: any)")
     return asked if asked is not None else default
 
 
@@ -207,7 +207,7 @@ def _lock(home: Path) -> Iterator[None]:
             holder = file.read().strip() or "unknown"
             up = read_up(home)
             where = f" (API at {up['api_url']})" if up else ""
-            raise CannotStart(
+            raise Failed(
                 f"`perdure up` with pid {holder} already runs in {home}{where}: "
                 f"use it, stop it with `kill {holder}`, or give another --home"
             ) from None
