@@ -116,7 +116,7 @@ class LineView:
         self._line(f"! {_cut(event)}; it is asked again", "yellow")
 
     def _line(self, text: str, style: str | None) -> None:
-        self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(text, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 class LiveView(LineView):
@@ -142,7 +142,7 @@ class LiveView(LineView):
                     self._shown[data["index"]] = self._shown.get(data["index"], "") + data["text"]
                 style = "dim italic" if type_ == "reasoning.delta" else None
                 self._console.print(
-                    clean(data["text"]), style=style, end="", markup=False, highlight=False, soft_wrap=True
+                    clean(data["text"]), style=style, end="", markup=False, emoji=False, highlight=False, soft_wrap=True
                 )
             case "tool_args.delta":
                 pass  # the whole call is shown when it was asked for

@@ -90,7 +90,7 @@ def watch_run(run: str, *, as_json: bool, api_url: str | None, home: Path | None
 
 def follow(api: Api, run_id: str, *, as_json: bool) -> int:
     """Show the run until it ends; Ctrl-C leaves it running."""
-    console = Console(highlight=False)
+    console = Console(emoji=False, highlight=False)
     view: View = LiveView(console) if console.is_terminal else LineView(console)
 
     def trouble(why: str) -> None:
@@ -139,7 +139,9 @@ def list_runs(*, statuses: list[str], limit: int, as_json: bool, api_url: str | 
             _ago(run["created_at"]),
             one_line(text, 200).replace("[", r"\["),
         )
-    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table if runs else "no runs")
+    Console(emoji=False, highlight=False, width=None if sys.stdout.isatty() else 200).print(
+        table if runs else "no runs"
+    )
     return 0
 
 
@@ -152,10 +154,10 @@ def show_run(run: str, *, as_json: bool, api_url: str | None, home: Path | None)
     if as_json:
         print(pretty({"run": whole, "steps": steps["data"], "messages": messages["data"]}))
         return 0
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(emoji=False, highlight=False, soft_wrap=True)
 
     def say(text: str, style: str | None = None) -> None:
-        console.print(text, style=style, markup=False)
+        console.print(text, style=style, markup=False, emoji=False)
 
     say(summary(whole), status_style(whole["status"]))
     if whole["error"]:
