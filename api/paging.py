@@ -1,0 +1,64 @@
+"""Pages: the query parameters of lists and the envelope they answer with."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+from fastapi import Query
+
+from api.encoding import JsonReply
+from api.problems import parameter_problem
+from perdure.store.journal import Page
+
+Row = TypeVar("Row")
+
+PAGE_DEFAULT = 20
+PAGE_MAX = 100
+
+Limit = Annotated[int, Query(ge=1, le=PAGE_MAX, description="Items on a page.")]
+Order = Annotated[Literal["asc", "desc"], Query(description="By creation.")]
+After = Annotated[str | None, Query(max_length=512, description="`next_cursor` of the page before.")]
+Before = Annotated[
+    str | None, Query(max_length=512, description="Instead of `after`: the items before this id, in the same order.")
+]
+
+
+def list_reply(items: Sequence[dict[str, Any]], next_cursor: str | None) -> JsonReply:
+    return JsonReply(
+        {
+            "object": "list",
+            "data": items,
+            "has_more": next_cursor is not None,
+            "first_id": items[0]["id"] if items else None,
+            "last_id": items[-1]["id"] if items else None,
+            "next_cursor": next_cursor,
+        }
+    )
+
+
+async def page_reply(
+    fetch: Callable[[str | None, bool], Awaitable[Page[Row]]],
+    render: Callable[[Row], dict[str, Any]],
+    *,
+    order: Literal["asc", "desc"],
+    after: str | None,
+    before: str | None,
+) -> JsonReply:
+    """A page after a row, or before one: then it is read backwards and turned round, and its
+    ``next_cursor`` is the next ``before``. ``fetch`` takes a cursor and whether to go down."""
+    if after is not None and before is not None:
+        raise parameter_problem("invalid_cursor", "before", "give after or before, not both")
+    backwards = before is not None
+    page = await fetch(before if backwards else after, (order == "desc") is not backwards)
+    rows = page.rows[::-1] if backwards else page.rows
+    return list_reply([render(row) for row in rows], page.next_cursor)
+
+
+def number_cursor(after: str | None) -> int:
+    """A cursor that counts (messages, steps): 0 without one. ``invalid_cursor``."""
+    if after is None:
+        return 0
+    if not (after.isascii() and after.isdigit() and len(after) <= 15):
+        raise parameter_problem("invalid_cursor", "after", f"{after!r} is not a cursor of this list.")
+    return int(after)

@@ -1,0 +1,259 @@
+"""Every error this API answers with: the frozen codes, the RFC 9457 document, the exception handlers.
+
+A code never changes its meaning or its HTTP status; ``tests/api/test_problems.py`` holds the list. Each
+document also carries ``error``, so that stock OpenAI clients read the same body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from api.encoding import encode
+from perdure.runs import TemporalUnavailable
+from perdure.store.journal import InvalidCursor, JournalTrouble, NotFound, RunOver, SessionBusy
+
+MEDIA_TYPE: Final = "application/problem+json"
+FIELD_ERRORS_MAX = 20  # a hostile body of a million wrong fields still gets a short answer
+RETRY_AFTER_SECONDS = 2  # the reconciler and the supervisor need about as long to bring a store back
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """``retryable``: the same request may succeed later without being changed."""
+
+    status: int
+    title: str
+    retryable: bool = False
+
+
+CODES: Final[dict[str, Code]] = {
+    "invalid_request": Code(400, "The request cannot be understood"),
+    "invalid_json": Code(400, "The body is not valid JSON"),
+    "invalid_cursor": Code(400, "The cursor was not given out by this API"),
+    "invalid_last_event_id": Code(400, "Last-Event-ID is not an event number of this run"),
+    "not_cancellable": Code(400, "This cannot be cancelled"),
+    "missing_api_key": Code(401, "An API key is required"),
+    "invalid_api_key": Code(401, "The API key is not known"),
+    "expired_api_key": Code(401, "The API key has expired"),
+    "budget_exhausted": Code(402, "The budget is spent"),
+    "budget_too_small": Code(402, "The budget is too small for one model call"),
+    "insufficient_scope": Code(403, "The API key may not do this"),
+    "tool_denied": Code(403, "Policy denies this tool"),
+    "not_found": Code(404, "There is nothing at this address"),
+    "run_not_found": Code(404, "No such run"),
+    "session_not_found": Code(404, "No such session"),
+    "agent_not_found": Code(404, "No such agent"),
+    "result_not_found": Code(404, "No such tool result in this run"),
+    "method_not_allowed": Code(405, "This address does not take this method"),
+    "run_terminal": Code(409, "The run has ended"),
+    "invalid_transition": Code(409, "The run's status does not allow this"),
+    "session_busy": Code(409, "The session has an active run"),
+    "stale_view": Code(409, "The run has moved on since it was read"),
+    "approval_already_resolved": Code(409, "The approval was decided before"),
+    "approval_expired": Code(409, "The approval has expired"),
+    "approval_stale": Code(409, "The arguments are not the ones that were shown"),
+    "tool_result_conflict": Code(409, "The tool call was answered before with another result"),
+    "idempotency_in_progress": Code(409, "The first request with this Idempotency-Key is still being answered", True),
+    "events_expired": Code(410, "These events are no longer kept"),
+    "run_expired": Code(410, "The run is no longer kept"),
+    "version_mismatch": Code(412, "The object has changed since it was read"),
+    "payload_too_large": Code(413, "The request body is too large"),
+    "validation_failed": Code(422, "The request does not fit the schema"),
+    "idempotency_key_reused": Code(422, "The Idempotency-Key came before with another request"),
+    "output_schema_invalid": Code(422, "The output schema is not a valid JSON Schema"),
+    "model_not_priced": Code(422, "A cost limit needs a model with a known price"),
+    "unknown_tool": Code(422, "No such tool"),
+    "unknown_model": Code(422, "No such model"),
+    "precondition_required": Code(428, "This change needs If-Match"),
+    "rate_limited": Code(429, "Too many requests", True),
+    "queue_full": Code(429, "Too many runs are waiting", True),
+    "internal": Code(500, "Something went wrong in Perdure", True),
+    "temporal_unavailable": Code(503, "Temporal cannot be reached", True),
+    "journal_unavailable": Code(503, "The journal cannot be reached", True),
+    "no_workers": Code(503, "No worker is running", True),
+    "draining": Code(503, "This process is stopping", True),
+}
+
+_CODE_OF_STATUS = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed", 413: "payload_too_large"}
+_OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """What is wrong where: ``pointer`` is a JSON Pointer into the body; ``parameter`` names a query
+    parameter or header instead."""
+
+    pointer: str | None
+    code: str
+    message: str
+    parameter: str | None = None
+
+
+class Problem(Exception):
+    """An error to answer with. ``status`` replaces the code's own only where HTTP has a finer word."""
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        errors: Sequence[FieldError] = (),
+        status: int | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.code, self.detail, self.errors = code, detail, list(errors)
+        self.status = status or CODES[code].status
+        self.headers = headers or {}
+
+
+def field_problem(code: str, pointer: str, message: str, *, kind: str | None = None) -> Problem:
+    """A problem with one field of the body."""
+    return Problem(code, message, errors=[FieldError(pointer, kind or code, message)])
+
+
+def parameter_problem(code: str, parameter: str, message: str) -> Problem:
+    """A problem with one query parameter or header."""
+    return Problem(code, message, errors=[FieldError(None, code, message, parameter)])
+
+
+def problem_reply(problem: Problem, request_id: str | None) -> Response:
+    """The RFC 9457 document, with the headers that keep clients from retrying what cannot succeed."""
+    code = CODES[problem.code]
+    errors = problem.errors[:FIELD_ERRORS_MAX]
+    document: dict[str, Any] = {
+        "type": f"urn:perdure:problem:{problem.code}",
+        "title": code.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        "request_id": request_id,
+        "retryable": code.retryable,
+        "errors": [
+            {"pointer": error.pointer, "parameter": error.parameter, "code": error.code, "message": error.message}
+            for error in errors
+        ],
+        "error": {
+            "message": problem.detail,
+            "type": _openai_type(problem.status),
+            "code": problem.code,
+            "param": _openai_param(errors),
+        },
+    }
+    headers = dict(problem.headers)
+    if problem.status == 503:
+        headers.setdefault("retry-after", str(RETRY_AFTER_SECONDS))
+    if problem.status == 409 and not code.retryable:
+        headers["x-should-retry"] = "false"  # OpenAI clients retry 409 otherwise
+    return Response(encode(document), problem.status, headers, MEDIA_TYPE)
+
+
+def _openai_type(status: int) -> str:
+    return _OPENAI_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+
+
+def _openai_param(errors: Sequence[FieldError]) -> str | None:
+    if not errors:
+        return None
+    return errors[0].parameter or (errors[0].pointer or "").strip("/").replace("/", ".") or None
+
+
+# From exceptions ------------------------------------------------------------------------------------
+
+
+def problem_of(error: Exception) -> Problem | None:
+    """The problem that an exception of the layers below means to a client; None for our own bugs."""
+    match error:
+        case Problem():
+            return error
+        case JournalTrouble():
+            return Problem("journal_unavailable", "The journal cannot be reached; nothing was changed. Try again.")
+        case TemporalUnavailable():
+            return Problem("temporal_unavailable", "Temporal cannot be reached. Try again.")
+        case NotFound():
+            kind = "result" if error.kind == "blob" else error.kind
+            return Problem(f"{kind}_not_found", f"There is no {kind} {error.id!r}.")
+        case SessionBusy():
+            return Problem(
+                "session_busy",
+                f"Session {error.session_id} has an active run, {error.run_id}: wait for it or cancel it.",
+            )
+        case RunOver():
+            return Problem("run_terminal", f"Run {error.run_id} has ended: it is {error.status}.")
+        case InvalidCursor():
+            return parameter_problem("invalid_cursor", "after", "The cursor was not given out by this API.")
+        case RequestValidationError():
+            return _validation_problem(error)
+        case HTTPException():
+            code = _CODE_OF_STATUS.get(error.status_code, "internal" if error.status_code >= 500 else "invalid_request")
+            return Problem(code, str(error.detail), status=error.status_code, headers=dict(error.headers or {}))
+        case _:
+            return None
+
+
+def _validation_problem(error: RequestValidationError) -> Problem:
+    """Wrong bodies are 422 with pointers; wrong parameters are 400 with their names."""
+    found = list(error.errors())
+    in_body = [item for item in found if item["loc"][:1] == ("body",)]
+    if in_body:
+        errors = [
+            FieldError(_pointer(item["loc"][1:], error.body, item["type"]), item["type"], item["msg"])
+            for item in in_body
+        ]
+        where = errors[0].pointer or "the body"
+        return Problem("validation_failed", f"{where}: {errors[0].message}", errors=errors)
+    errors = [FieldError(None, item["type"], item["msg"], str(item["loc"][-1])) for item in found]
+    return Problem("invalid_request", f"{errors[0].parameter}: {errors[0].message}", errors=errors)
+
+
+def _pointer(location: Sequence[int | str], body: Any, kind: str) -> str:
+    """A JSON Pointer into the body as it was sent: the names of union branches in pydantic's
+    location are left out."""
+    parts: list[str] = []
+    here = body
+    for index, part in enumerate(location):
+        in_list = isinstance(part, int) and isinstance(here, list) and part < len(here)
+        if in_list or (isinstance(part, str) and isinstance(here, dict) and part in here):
+            here = here[part]
+        elif not (kind == "missing" and index == len(location) - 1):
+            continue
+        parts.append(str(part).replace("~", "~0").replace("/", "~1"))
+    return "".join(f"/{part}" for part in parts)
+
+
+def install(app: FastAPI) -> None:
+    """Answer with problem documents whatever a route or the router raises. Bugs go on to the gate."""
+
+    async def handle(request: Request, error: Exception) -> Response:
+        problem = problem_of(error)
+        if problem is None:
+            raise error
+        return problem_reply(problem, request.scope.get("state", {}).get("request_id"))
+
+    for kind in (
+        Problem, JournalTrouble, TemporalUnavailable, NotFound, SessionBusy, RunOver, InvalidCursor,
+        RequestValidationError, HTTPException,
+    ):  # fmt: skip
+        app.add_exception_handler(kind, handle)
+
+
+def declared(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI ``responses`` of a route that may answer with these codes; every route may also
+    answer with the default ones."""
+    by_status: dict[int, list[str]] = {}
+    for code in (*codes, "invalid_request", "internal", "journal_unavailable"):
+        by_status.setdefault(CODES[code].status, []).append(code)
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}}
+    responses: dict[int | str, dict[str, Any]] = {
+        status: {"description": " or ".join(f"`{code}`: {CODES[code].title}" for code in listed), "content": content}
+        for status, listed in sorted(by_status.items())
+    }
+    responses["default"] = {"description": "Any other error", "content": content}
+    return responses

@@ -1,0 +1,210 @@
+"""Rows of the journal as the JSON of this API: times, money and blocks in their public form."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+from perdure.contract import AgentDefinition, Message, ToolDescription
+from perdure.core.state import Failure, Usage
+from perdure.providers.port import ModelInfo
+from perdure.store.events import usd
+from perdure.store.journal import AgentRow, CallRow, EventRow, RunRow, SessionRow
+
+Object = dict[str, Any]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def time(ms: int) -> str:
+    """RFC 3339 in UTC with milliseconds."""
+    return (_EPOCH + timedelta(milliseconds=ms)).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
+
+
+def time_or_none(ms: int | None) -> str | None:
+    return None if ms is None else time(ms)
+
+
+def usage(total: Usage) -> Object:
+    return {
+        "input_tokens": total.input_tokens,
+        "output_tokens": total.output_tokens,
+        "cache_read_tokens": total.cache_read_tokens,
+        "cache_write_tokens": total.cache_write_tokens,
+        "reasoning_tokens": total.reasoning_tokens,
+        "cost": None if total.unpriced_calls else usd(total.cost_micros),
+    }
+
+
+def failure(error: Failure | None) -> Object | None:
+    if error is None:
+        return None
+    return {
+        "code": error.code,
+        "message": error.message,
+        "retryable": error.retryable,
+        "call_id": error.call_id,
+        "attempts": error.attempts,
+    }
+
+
+def blocks(content: list[Any]) -> list[Object]:
+    """Blocks as people may see them: a vendor's opaque reasoning items stay inside."""
+    return [{name: value for name, value in block.items() if name != "opaque"} for block in content]
+
+
+def text_of(content: list[Any] | None) -> str | None:
+    """The text blocks joined; None when there is no content at all."""
+    if content is None:
+        return None
+    return "".join(block["text"] for block in content if block["type"] == "text")
+
+
+def run(row: RunRow) -> Object:
+    limits = row.definition["limits"]
+    return {
+        "id": row.id,
+        "object": "run",
+        "status": row.status,
+        "status_reason": None,
+        "stop_reason": row.stop_reason,
+        "agent": {
+            "id": row.agent_id,
+            "version": row.agent_version,
+            "name": row.definition["name"],
+            "model": row.definition["model"],
+        },
+        "session_id": row.session_id,
+        "parent_run_id": row.parent_run_id,
+        "root_run_id": row.root_run_id,
+        "depth": row.depth,
+        "schedule_id": None,
+        "retry_of": None,
+        "forked_from": None,
+        "input": blocks(row.input),
+        "output": None if row.output is None else blocks(row.output),
+        "output_text": text_of(row.output),
+        "error": failure(row.error),
+        "pending_actions": [],
+        "waiting_for": [],
+        "turns": row.turns,
+        "last_seq": row.last_seq,
+        "last_progress_at": time(row.last_progress_ms),
+        "worker": {"recovering": row.recovering},
+        "usage": usage(row.usage),
+        "budget": None,
+        "limits": {"max_turns": limits.get("max_turns"), "max_tool_calls": limits.get("max_tool_calls")},
+        "deadline": time(row.deadline_ms),
+        "created_at": time(row.created_ms),
+        "started_at": time_or_none(row.started_ms),
+        "completed_at": time_or_none(row.completed_ms),
+        "labels": row.labels,
+        "metadata": row.metadata,
+        "version": row.last_seq,
+    }
+
+
+def message(entry: Message) -> Object:
+    return {
+        "id": entry["id"],
+        "object": "message",
+        "session_id": entry["session_id"],
+        "run_id": entry["run_id"],
+        "number": entry["number"],
+        "role": entry["role"],
+        "content": blocks(entry["content"]),
+        "producer": entry["producer"],
+        "stop_reason": entry["stop_reason"],
+        "created_at": time(entry["at_ms"]),
+    }
+
+
+def event(row: EventRow) -> Object:
+    envelope: Object = {
+        "id": f"{row.run_id}:{row.seq}",
+        "seq": row.seq,
+        "run_id": row.run_id,
+        "root_run_id": row.root_run_id,
+        "depth": row.depth,
+        "type": row.type,
+        "at": time(row.at_ms),
+    }
+    if row.call_id is not None:
+        envelope["call_id"] = row.call_id
+    if row.message_id is not None:
+        envelope["message_id"] = row.message_id
+    if row.attempt is not None:
+        envelope["attempt"] = row.attempt
+    data: Object = row.data
+    if row.type == "message.added":
+        data = {**data, "message": message(cast("Message", data["message"]))}
+    envelope["data"] = data
+    return envelope
+
+
+def step(row: CallRow) -> Object:
+    latency = row.ended_ms - row.started_ms if row.ended_ms is not None and row.started_ms is not None else None
+    return {
+        "id": f"{row.run_id}:{row.key}",
+        "object": "step",
+        "run_id": row.run_id,
+        "key": row.key,
+        "kind": row.kind,
+        "name": row.name,
+        "turn": row.turn,
+        "status": row.status,
+        "attempts": row.attempts,
+        "arguments": row.arguments,
+        "usage": None if row.usage is None else usage(row.usage),
+        "message_number": row.message_number,
+        "error": failure(row.error),
+        "requested_at": time(row.requested_ms),
+        "started_at": time_or_none(row.started_ms),
+        "ended_at": time_or_none(row.ended_ms),
+        "latency_ms": latency,
+    }
+
+
+def session(row: SessionRow) -> Object:
+    return {
+        "id": row.id,
+        "object": "session",
+        "last_number": row.last_number,
+        "active_run_id": row.active_run_id,
+        "created_at": time(row.created_ms),
+        "updated_at": time(row.updated_ms),
+        "labels": row.labels,
+        "metadata": row.metadata,
+    }
+
+
+def agent(row: AgentRow) -> Object:
+    definition: AgentDefinition = row.definition
+    return {
+        "id": row.id,
+        "object": "agent",
+        "name": row.name,
+        "version": row.version,
+        "model": definition["model"],
+        "instructions": definition["instructions"],
+        "tools": definition["tools"],
+        "model_settings": definition["model_settings"],
+        "limits": definition["limits"],
+        "created_at": time(row.created_ms),
+    }
+
+
+def model(info: ModelInfo) -> Object:
+    return {
+        "id": info.id,
+        "object": "model",
+        "endpoint": info.endpoint,
+        "dialect": info.dialect,
+        "input_price_usd": None if info.input_price_micros is None else usd(info.input_price_micros),
+        "output_price_usd": None if info.output_price_micros is None else usd(info.output_price_micros),
+        "context_tokens": info.context_tokens,
+    }
+
+
+def tool(description: ToolDescription) -> Object:
+    return {"object": "tool", **description}

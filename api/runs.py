@@ -1,0 +1,350 @@
+"""Runs: create, read, list, relabel, cancel."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+from ulid import ULID
+
+from api.bodies import JsonRequest, JsonRoute
+from api.definitions import resolve
+from api.encoding import JsonReply
+from api.events import Wanted, sse_reply
+from api.idempotency import IDEMPOTENCY_KEY, once
+from api.paging import PAGE_DEFAULT, After, Before, Limit, Order, page_reply
+from api.parts import PROJECT, Given, Parts, Strict
+from api.problems import Problem, declared, field_problem, parameter_problem
+from api.rendering import run as render_run
+from api.replies import ListReply, RunOut
+from api.requests import CancelRun, CreateRun, PatchRun, TextBlockIn
+from api.starting import end_workflow, start_now
+from api.waiting import at_rest, preferred_wait, wait_until_at_rest
+from perdure.contract import Block
+from perdure.core.state import TERMINAL, RunStatus
+from perdure.runs import TemporalUnavailable
+from perdure.store.journal import NewRun, Page, RunOver, RunRow
+
+DEADLINE_DAYS_MAX = 400
+_DAY_MS = 86_400_000
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+router = APIRouter(tags=["runs"], route_class=JsonRoute)
+
+_PREFER = {
+    "name": "Prefer",
+    "in": "header",
+    "description": "`wait=30`: answer when the run has ended or requires action, after at most 60 seconds.",
+    "schema": {"type": "string"},
+}
+
+
+# Create -------------------------------------------------------------------------------------------
+
+
+@router.post(
+    "/v1/runs",
+    operation_id="create_run",
+    summary="Start a run",
+    status_code=201,
+    response_model=None,
+    responses={
+        **declared(
+            "invalid_json", "agent_not_found", "session_not_found", "session_busy", "idempotency_in_progress",
+            "payload_too_large", "validation_failed", "idempotency_key_reused", "unknown_model", "unknown_tool",
+            "model_not_priced",
+        ),
+        201: {
+            "model": RunOut,
+            "description": "The run is stored durably and starts as soon as Temporal takes it. With `stream: true` "
+            "its events, as GET …/events streams them from the first on; `x-run-id` names it.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+    },
+    openapi_extra={"parameters": [_PREFER, IDEMPOTENCY_KEY]},
+)  # fmt: skip
+async def create_run(request: Strict, given: Given, body: CreateRun) -> Response:
+    created: RunRow | None = None
+
+    async def act(run_id: str) -> Response:
+        nonlocal created
+        created = await _create(request, given, body, run_id)
+        return JsonReply(render_run(created), 201, {"location": f"/v1/runs/{run_id}", "x-run-id": run_id})
+
+    reply, replayed = await once(request, given.assembly.journal, f"run_{ULID()}", act)
+    run_id = reply.headers["location"].rpartition("/")[2]
+    reply.headers["x-run-id"] = run_id
+    marks = {"idempotent-replayed": "true"} if replayed else {}
+    if body.stream:
+        run = created or await given.assembly.journal.get_run(run_id, PROJECT)
+        return sse_reply(
+            given,
+            run,
+            Wanted(after=0),
+            status=201,
+            headers={"location": f"/v1/runs/{run_id}", "x-run-id": run_id, **marks},
+        )
+    return await _after_wait(request, given, run_id, reply)
+
+
+async def _create(request: JsonRequest, parts: Parts, body: CreateRun, run_id: str) -> RunRow:
+    """Everything is checked before anything is written; then one transaction, then the workflow."""
+    assembly = parts.assembly
+    content = _input_blocks(body)
+    deadline_ms = _deadline_ms(body.deadline, assembly.settings.limits.deadline_seconds)
+    definition, agent = await resolve(assembly, body)
+    run = await assembly.journal.create_run(
+        NewRun(
+            run_id=run_id,
+            definition=definition,
+            input=content,
+            deadline_ms=deadline_ms,
+            agent_id=agent.id if agent else None,
+            agent_version=agent.version if agent else None,
+            session_id=body.session_id,
+            project_id=PROJECT,
+            labels=body.labels,
+            metadata=body.metadata,
+            traceparent=_traceparent(request),
+        )
+    )
+    await start_now(parts, run)
+    return run
+
+
+def _input_blocks(body: CreateRun) -> list[Block]:
+    """One user message: texts in their order. ``validation_failed`` when nothing is said."""
+    texts: list[str] = []
+    for item in [body.input] if isinstance(body.input, str) else body.input:
+        match item:
+            case str():
+                texts.append(item)
+            case TextBlockIn():
+                texts.append(item.text)
+            case _ if isinstance(item.content, str):
+                texts.append(item.content)
+            case _:
+                texts.extend(block.text for block in item.content)
+    if not any(text.strip() for text in texts):
+        raise field_problem("validation_failed", "/input", "the input holds no text", kind="empty")
+    return [{"type": "text", "text": text} for text in texts if text]
+
+
+def _deadline_ms(deadline: datetime | None, default_seconds: int) -> int:
+    now_ms = time.time_ns() // 1_000_000
+    if deadline is None:
+        return now_ms + default_seconds * 1_000
+    if deadline.tzinfo is None:
+        raise field_problem("validation_failed", "/deadline", "the deadline needs a time zone: …Z or …+01:00")
+    at_ms = int(deadline.astimezone(UTC).timestamp() * 1_000)
+    if not now_ms < at_ms <= now_ms + DEADLINE_DAYS_MAX * _DAY_MS:
+        raise field_problem(
+            "validation_failed",
+            "/deadline",
+            f"the deadline must be in the future, at most {DEADLINE_DAYS_MAX} days ahead",
+        )
+    return at_ms
+
+
+def _traceparent(request: Request) -> str | None:
+    """Kept when it is well-formed; a malformed one is ignored, as W3C Trace Context says."""
+    value = request.headers.get("traceparent", "")
+    return value if _TRACEPARENT.fullmatch(value) else None
+
+
+# Read ---------------------------------------------------------------------------------------------
+
+
+@router.get(
+    "/v1/runs/{run_id}",
+    operation_id="get_run",
+    summary="Read a run",
+    response_model=None,
+    responses={**declared("run_not_found"), 200: {"model": RunOut, "description": "The run"}},
+    openapi_extra={"parameters": [_PREFER]},
+)
+async def get_run(request: Request, given: Given, run_id: str) -> Response:
+    run = await given.assembly.journal.get_run(run_id, PROJECT)
+    return await _after_wait(request, given, run_id, JsonReply(render_run(run)), known=run)
+
+
+async def _after_wait(
+    request: Request, parts: Parts, run_id: str, reply: Response, *, known: RunRow | None = None
+) -> Response:
+    """The reply, or when the client prefers to wait, a fresher one with the same headers."""
+    seconds = preferred_wait(request)
+    if seconds is None:
+        return reply
+    run = known if known and at_rest(known) else await wait_until_at_rest(parts, run_id, seconds)
+    kept = {name: value for name, value in reply.headers.items() if name not in ("content-length", "content-type")}
+    return JsonReply(render_run(run), reply.status_code, {**kept, "preference-applied": f"wait={seconds}"})
+
+
+@router.get(
+    "/v1/runs",
+    operation_id="list_runs",
+    summary="List runs",
+    response_model=None,
+    responses={
+        **declared("invalid_cursor"),
+        200: {"model": ListReply[RunOut], "description": "A page of runs, the newest first unless `order=asc`"},
+    },
+    openapi_extra={
+        "parameters": [
+            {
+                "name": "labels",
+                "in": "query",
+                "style": "deepObject",
+                "explode": True,
+                "description": "`labels[team]=billing`: runs with these labels.",
+                "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+            }
+        ]
+    },
+)
+async def list_runs(
+    request: Request,
+    given: Given,
+    limit: Limit = PAGE_DEFAULT,
+    order: Order = "desc",
+    after: After = None,
+    before: Before = None,
+    status: Annotated[list[RunStatus], Query(description="Runs in one of these statuses.")] = [],  # noqa: B006
+    statuses: Annotated[
+        list[RunStatus], Query(alias="status[]", description="The same, as some clients write it.")
+    ] = [],  # noqa: B006
+    agent_id: str | None = None,
+    session_id: str | None = None,
+    parent_run_id: str | None = None,
+    root_run_id: Annotated[str | None, Query(alias="root", description="All runs of one tree.")] = None,
+    created_gt: Annotated[datetime | None, Query(alias="created_at[gt]")] = None,
+    created_gte: Annotated[datetime | None, Query(alias="created_at[gte]")] = None,
+    created_lt: Annotated[datetime | None, Query(alias="created_at[lt]")] = None,
+    created_lte: Annotated[datetime | None, Query(alias="created_at[lte]")] = None,
+) -> Response:
+    labels = _label_filter(request)
+
+    async def fetch(cursor: str | None, descending: bool) -> Page[RunRow]:
+        return await given.assembly.journal.list_runs(
+            PROJECT,
+            limit=limit,
+            cursor=cursor,
+            descending=descending,
+            statuses=[*status, *statuses],
+            session_id=session_id,
+            agent_id=agent_id,
+            parent_run_id=parent_run_id,
+            root_run_id=root_run_id,
+            labels=labels,
+            created_from_ms=_bound(created_gte, created_gt, max),
+            created_before_ms=_bound(created_lt, created_lte, min),
+        )
+
+    return await page_reply(fetch, render_run, order=order, after=after, before=before)
+
+
+def _label_filter(request: Request) -> dict[str, str] | None:
+    labels: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name.partition("[")[0] != "labels":
+            continue
+        if not (name.startswith("labels[") and name.endswith("]")) or name == "labels[]":
+            raise parameter_problem("invalid_request", name, "write label filters as labels[name]=value")
+        labels[name[7:-1]] = value
+    return labels or None
+
+
+def _bound(at: datetime | None, next_to: datetime | None, choose: Callable[..., int]) -> int | None:
+    """Milliseconds: ``at`` itself, and the millisecond after ``next_to`` (gt 5 is gte 6; lte 5 is lt 6)."""
+    bounds = [] if at is None else [_ms(at)]
+    bounds += [] if next_to is None else [_ms(next_to) + 1]
+    return choose(bounds) if bounds else None
+
+
+def _ms(at: datetime) -> int:
+    return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1_000)
+
+
+# Change -------------------------------------------------------------------------------------------
+
+
+@router.patch(
+    "/v1/runs/{run_id}",
+    operation_id="update_run",
+    summary="Replace a run's labels or metadata",
+    response_model=None,
+    responses={
+        **declared("invalid_json", "run_not_found", "run_terminal", "payload_too_large", "validation_failed"),
+        200: {"model": RunOut, "description": "The run, changed"},
+    },
+)
+async def update_run(given: Given, run_id: str, body: PatchRun) -> Response:
+    journal = given.assembly.journal
+    await journal.get_run(run_id, PROJECT)
+    if body.labels is None and body.metadata is None:
+        raise field_problem("validation_failed", "", "give labels or metadata", kind="empty")
+    return JsonReply(render_run(await journal.update_run(run_id, labels=body.labels, metadata=body.metadata)))
+
+
+@router.post(
+    "/v1/runs/{run_id}/cancel",
+    operation_id="cancel_run",
+    summary="Cancel a run",
+    response_model=None,
+    responses={
+        **declared(
+            "invalid_json", "run_not_found", "run_terminal", "idempotency_in_progress", "payload_too_large",
+            "validation_failed", "idempotency_key_reused", "temporal_unavailable",
+        ),
+        200: {"model": RunOut, "description": "The run is cancelled"},
+        202: {"model": RunOut, "description": "The order is durable; the run's events tell when it has ended"},
+    },
+    openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
+)  # fmt: skip
+async def cancel_run(request: Strict, given: Given, run_id: str, body: CancelRun | None = None) -> Response:
+    order = body or CancelRun()
+
+    async def act(_: str) -> Response:
+        run, done = await _cancel(given, run_id, order)
+        return JsonReply(render_run(run), 200 if done else 202)
+
+    reply, _ = await once(request, given.assembly.journal, run_id, act)
+    return reply
+
+
+async def _cancel(parts: Parts, run_id: str, order: CancelRun) -> tuple[RunRow, bool]:
+    """The run, and whether it has ended already."""
+    assembly = parts.assembly
+    run = await assembly.journal.get_run(run_id, PROJECT)
+    if run.status == "cancelled":
+        return run, True
+    if run.status in TERMINAL:
+        raise Problem("run_terminal", f"Run {run_id} has ended: it is {run.status}.")
+    if order.mode == "force":
+        return await _force(parts, run_id, order.reason), True
+    try:
+        if await assembly.runs.cancel(run_id, order.reason):
+            return await assembly.journal.get_run(run_id, PROJECT), False
+    except TemporalUnavailable:
+        if run.workflow_started:
+            raise
+    # No workflow will ever end it: it has not been started, or was ended from outside.
+    return await _force(parts, run_id, order.reason), True
+
+
+async def _force(parts: Parts, run_id: str, reason: str) -> RunRow:
+    """The journal decides; a workflow that is still there finds that its run is over."""
+    assembly = parts.assembly
+    try:
+        run = await assembly.journal.force_cancel(run_id, reason)
+    except RunOver as over:
+        if over.status != "cancelled":
+            raise
+        run = await assembly.journal.get_run(run_id, PROJECT)
+    parts.later(end_workflow(assembly, run_id, reason))
+    return run

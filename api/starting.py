@@ -1,0 +1,70 @@
+"""From a run in the journal to its workflow. A run that is in the journal is never lost: what Temporal
+did not take at once, the reconciler starts later."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+
+from api.parts import Parts
+from perdure.assembly import Assembly
+from perdure.runs import TemporalUnavailable
+from perdure.store.journal import JournalTrouble, RunRow
+
+log = logging.getLogger("perdure.api")
+
+EVERY_SECONDS = 2.0  # how soon after Temporal's return waiting runs start
+PAUSE_SECONDS_MAX = 10.0  # between tries while Temporal or the journal stays away
+OLDER_THAN_MS = 3_000  # younger runs are still being started by the request that made them
+BATCH = 100  # runs of one look; the rest come in the next
+
+
+async def start_now(parts: Parts, run: RunRow) -> None:
+    """Start the workflow; when Temporal is away the run stays queued, durably, for the reconciler."""
+    try:
+        await parts.assembly.runs.start(run)
+    except TemporalUnavailable as trouble:
+        log.warning("run %s is queued until Temporal is back: %s", run.id, trouble)
+        return
+    parts.later(_confirm(parts.assembly, run.id))  # the client need not wait for this write
+
+
+async def _confirm(assembly: Assembly, run_id: str) -> None:
+    with suppress(JournalTrouble):  # unconfirmed runs are started again, which is nothing
+        await assembly.journal.mark_workflow_started(run_id)
+
+
+async def end_workflow(assembly: Assembly, run_id: str, reason: str) -> None:
+    """Best effort: the workflow of a run that the journal has ended finds that out by itself, too."""
+    with suppress(TemporalUnavailable):
+        await assembly.runs.terminate(run_id, reason or "force-cancelled")
+
+
+async def reconcile(parts: Parts) -> None:
+    """Start queued runs whose workflow nobody has confirmed, until the process stops."""
+    pause = EVERY_SECONDS
+    while True:
+        await asyncio.sleep(pause)
+        try:
+            await _reconcile_once(parts.assembly)
+            pause = EVERY_SECONDS
+        except (TemporalUnavailable, JournalTrouble) as trouble:
+            pause = min(pause * 2, PAUSE_SECONDS_MAX)
+            log.warning("queued runs wait %.0f s more: %s", pause, trouble)
+        except Exception:
+            pause = PAUSE_SECONDS_MAX
+            log.exception("the reconciler of queued runs failed; it tries again in %.0f s", pause)
+
+
+async def _reconcile_once(assembly: Assembly) -> None:
+    for run in await assembly.journal.unstarted_runs(older_than_ms=OLDER_THAN_MS, limit=BATCH):
+        try:
+            await assembly.runs.start(run)
+        except (TemporalUnavailable, JournalTrouble):
+            raise
+        except Exception:
+            log.exception("run %s cannot be started", run.id)  # the others can
+            continue
+        await assembly.journal.mark_workflow_started(run.id)
+        log.info("run %s started, late", run.id)

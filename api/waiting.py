@@ -1,0 +1,43 @@
+"""``Prefer: wait=N``: hold the answer until the run has ended or needs somebody."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from starlette.requests import Request
+
+from api.parts import Parts
+from perdure.core.state import TERMINAL
+from perdure.store.journal import RunRow
+
+WAIT_SECONDS_MAX = 60  # proxies commonly cut silent requests soon after
+LOOK_UP_SECONDS = 1.0  # how late a stopping process notices a parked wait
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?=$|[,;\s])", re.IGNORECASE)
+
+
+def preferred_wait(request: Request) -> int | None:
+    """Seconds asked for, at most 60; None when not asked. Preferences nobody knows are ignored (RFC 7240)."""
+    found = _WAIT.search(", ".join(request.headers.getlist("prefer")))
+    return min(int(found.group(1)), WAIT_SECONDS_MAX) if found else None
+
+
+def at_rest(run: RunRow) -> bool:
+    return run.status in TERMINAL or run.status == "requires_action"
+
+
+async def wait_until_at_rest(parts: Parts, run_id: str, seconds: float) -> RunRow:
+    """The run as soon as it is at rest, or as it is after ``seconds``. JournalTrouble."""
+    journal = parts.assembly.journal
+    clock = asyncio.get_running_loop().time
+    until = clock() + seconds
+    async with journal.follow(run_id) as follower:
+        while True:
+            run = await journal.get_run(run_id)
+            left = until - clock()
+            if at_rest(run) or left <= 0 or parts.stopping.is_set():
+                return run
+            while not await follower.wait(max(0.0, min(left, LOOK_UP_SECONDS))):
+                left = until - clock()
+                if left <= 0 or parts.stopping.is_set():
+                    break
