@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,8 @@ class Bed:
             await asyncio.sleep(0.1)
 
     async def vendor_log(self) -> list[dict[str, Any]]:
+        """What the scripted vendors saw; ``at`` in unix seconds."""
         answer = await self.http.get(f"{self.vendors_url}/_scripted/log")
-        body = answer.raise_for_status().json()
-        return list(body["data"] if isinstance(body, dict) else body)
+        return [
+            {**line, "at": datetime.fromisoformat(line["at"]).timestamp()} for line in answer.raise_for_status().json()
+        ]

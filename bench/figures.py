@@ -80,7 +80,7 @@ async def first_token(bed: Bed, rounds: int) -> Figure:
     vendor = AsyncOpenAI(base_url=f"{bed.vendors_url}/v1", api_key="scripted", max_retries=0)
     ours: list[float] = []
     theirs: list[float] = []
-    for round_ in range(rounds + 3):
+    for _ in range(rounds + 3):
         started = time.perf_counter()
         stream = await vendor.responses.create(model="first-token", input="go", stream=True)
         async for event in stream:
@@ -140,7 +140,7 @@ async def post(bed: Bed, rounds: int) -> Figure:
     temporal = await bed.temporal()
     ours: list[float] = []
     raw: list[float] = []
-    for round_ in range(rounds + 5):
+    for _ in range(rounds + 5):
         started = time.perf_counter()
         await bed.post("first-token")
         ours.append(time.perf_counter() - started)
