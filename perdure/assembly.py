@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from perdure.core.spec import Limits, RunSpec, ToolRule
 from perdure.providers import EndpointConfig, PriceConfig, build_catalog
@@ -12,7 +13,8 @@ from perdure.settings import Settings
 from perdure.store.journal import Journal, RunRow
 from perdure.store.sql import open_journal
 from perdure.tools.port import ToolBox
-from perdure.tools.registry import ToolLimits, build_toolbox
+from perdure.tools.limits import ToolLimits
+from perdure.tools.registry import build_toolbox
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,17 @@ async def assemble(settings: Settings, *, lazy: bool = True) -> Assembly:
     """
     toolbox = build_toolbox(
         settings.tools,
-        limits=ToolLimits(**settings.tool_settings.model_dump()),
-        threads=settings.worker.tool_threads,
+        limits=ToolLimits(**_hashable(settings.tool_settings.model_dump())),
+        tool_threads=settings.worker.tool_threads,
     )
     catalog = build_catalog(
-        endpoints=[EndpointConfig(name=name, **end.model_dump()) for name, end in settings.endpoints.items()],
+        endpoints=[
+            EndpointConfig(name=name, **_hashable(end.model_dump())) for name, end in settings.endpoints.items()
+        ],
         prices={name: PriceConfig(**price.model_dump()) for name, price in settings.prices.items()},
         scripted_url=settings.scripted_url,
         scripts=settings.scripts,
+        output_tokens_default=settings.limits.output_tokens_default,
     )
     client = await connect(lazy=lazy)
     journal = await open_journal(settings.sql_url, settings.blob_folder)
@@ -80,3 +85,8 @@ def run_spec(run: RunRow, settings: Settings, toolbox: ToolBox) -> RunSpec:
         previews=settings.previews,
         search_attributes=settings.search_attributes,
     )
+
+
+def _hashable(table: dict[str, Any]) -> dict[str, Any]:
+    """Lists of a settings table as the tuples that frozen configurations hold."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
