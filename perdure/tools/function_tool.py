@@ -107,6 +107,9 @@ class FunctionTool(Generic[P, R]):
             raise _trouble(error) from error
 
 
+AnyTool = FunctionTool[..., Any]
+
+
 async def _stoppable(answer: Coroutine[Any, Any, str]) -> str:
     """Await in a task of its own, so that a tool which swallows its cancellation cannot hold its caller."""
     task = asyncio.create_task(answer)

@@ -14,7 +14,7 @@ from perdure.tools.builtin.clock import clock_tools
 from perdure.tools.builtin.files import file_tools
 from perdure.tools.builtin.http import http_tools
 from perdure.tools.builtin.results import result_tools
-from perdure.tools.function_tool import FunctionTool
+from perdure.tools.function_tool import AnyTool, FunctionTool
 from perdure.tools.limits import ToolLimits
 from perdure.tools.port import Tool
 from perdure.tools.threads import ToolThreads
@@ -31,9 +31,9 @@ class UnknownTool(LookupError):
 class ToolRegistry:
     """A ``ToolBox``. Its synchronous tools share ``threads``."""
 
-    def __init__(self, tools: Iterable[FunctionTool[..., object]], threads: ToolThreads) -> None:
+    def __init__(self, tools: Iterable[AnyTool], threads: ToolThreads) -> None:
         self.threads = threads
-        self._tools: dict[str, FunctionTool[..., object]] = {}
+        self._tools: dict[str, AnyTool] = {}
         for tool in tools:
             name = tool.description["name"]
             other = self._tools.get(name)
@@ -41,8 +41,7 @@ class ToolRegistry:
                 self._tools[name] = tool.in_threads(threads)
             elif other.function is not tool.function:  # the same tool may be found in two modules
                 raise ToolModuleError(
-                    f"two tools are named {name!r}: {other.origin} and {tool.origin}; "
-                    "rename one with @tool(name=…)"
+                    f"two tools are named {name!r}: {other.origin} and {tool.origin}; rename one with @tool(name=…)"
                 )
 
     def get(self, name: str) -> Tool | None:
@@ -59,10 +58,10 @@ class ToolRegistry:
         return [self._tools[name].description for name in wanted]
 
 
-def load_modules(modules: Sequence[str]) -> list[FunctionTool[..., object]]:
+def load_modules(modules: Sequence[str]) -> list[AnyTool]:
     """Every ``@tool`` at the top level of the modules, in their order. Modules are found as Python finds them,
     and in the current folder. Raises ToolModuleError for one that cannot be imported or holds no tool."""
-    found: list[FunctionTool[..., object]] = []
+    found: list[AnyTool] = []
     for name in modules:
         tools = [one for one in vars(_imported(name)).values() if isinstance(one, FunctionTool)]
         if not tools:

@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from perdure.tools.function_tool import FunctionTool, tool
+from perdure.tools.function_tool import AnyTool, tool
 from perdure.tools.port import ToolTrouble
 
 Number = int | float
@@ -43,7 +43,7 @@ def calculator(
         raise ToolTrouble(str(refused), code="invalid_expression") from None
 
 
-def calculator_tools() -> list[FunctionTool[..., object]]:
+def calculator_tools() -> list[AnyTool]:
     return [calculator]
 
 
@@ -121,8 +121,6 @@ def _times(a: Number, b: Number) -> Number:
 def _power(a: Number, b: Number) -> Number:
     if isinstance(b, int) and b > 0:
         _refuse_bits(a, b, lambda x, y: (x.bit_length() - 1) * y if abs(x) > 1 else 0)
-    elif isinstance(a, int) and isinstance(b, int) and abs(b) > _INTEGER_BITS_MAX:
-        a = float(a)  # a huge negative power of an integer: let the float underflow
     result: Number = a**b
     return result
 

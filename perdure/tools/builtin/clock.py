@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field
 
-from perdure.tools.function_tool import FunctionTool, tool
+from perdure.tools.function_tool import AnyTool, tool
 from perdure.tools.port import ToolTrouble
 
 
@@ -17,7 +17,7 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def clock_tools(now: Callable[[], datetime] = _now) -> list[FunctionTool[..., object]]:
+def clock_tools(now: Callable[[], datetime] = _now) -> list[AnyTool]:
     """``now`` gives an aware time."""
 
     @tool(effect="read", timeout_seconds=5)

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from perdure.tools.call import current_call
-from perdure.tools.function_tool import FunctionTool, tool
+from perdure.tools.function_tool import AnyTool, tool
 from perdure.tools.limits import ToolLimits
 from perdure.tools.port import ToolTrouble
 
@@ -15,7 +15,7 @@ _NAMED_MAX = 10  # blobs named in an error, for a model that mistyped one
 _CHARACTER_BYTES_MAX = 4  # of one character in UTF-8
 
 
-def result_tools(limits: ToolLimits) -> list[FunctionTool[..., object]]:
+def result_tools(limits: ToolLimits) -> list[AnyTool]:
     most = limits.read_result_bytes_max
 
     @tool(effect="read", timeout_seconds=30)
