@@ -10,7 +10,15 @@ from collections import Counter
 from typing import NoReturn
 
 from perdure.core.actions import Action, AnswerCall, CallModel, CallTool, Finish, Record
-from perdure.core.happenings import CancelRequested, Happening, MessageArrived, ModelFailed, ModelResponded, ToolAnswered
+from perdure.core.happenings import (
+    CancelRequested,
+    Happening,
+    MessageArrived,
+    ModelFailed,
+    ModelResponded,
+    Recorded,
+    ToolAnswered,
+)
 from perdure.core.spec import RunSpec
 from perdure.core.state import OutboxEvent, Outcome, RunStatus, Usage
 
@@ -73,6 +81,9 @@ class Witness:
         self.spec, self.journal = spec, journal
         self.flying: dict[str, Action] = {}  # started and not ended
         self.called_off: set[str] = set()
+        self.carries: dict[str, tuple[OutboxEvent, ...]] = {}  # by the actions in flight
+        self.newest_carrier: dict[str, str] = {}  # of each event
+        self.delivered_events: set[str] = set()  # whose newest carrier reported that it committed
         self.model_starts: list[str] = []
         self.answers: list[ModelResponded] = []  # as delivered, each once
         self.tool_starts: Counter[str] = Counter()
@@ -87,8 +98,13 @@ class Witness:
 
     # Orders and deliveries -----------------------------------------------------------------------
 
-    def started(self, action: Action, now_ms: int) -> None:
+    def started(self, action: Action, outbox: tuple[OutboxEvent, ...], now_ms: int) -> None:
         key = action.key
+        for event in outbox:
+            if event.key in self.delivered_events:
+                self._broken(f"an event that is known to be committed is not carried again, but {event.key} was")
+            self.newest_carrier[event.key] = key
+        self.carries[key] = outbox
         if key in self.flying:
             self._broken(f"an action is in flight only once, but {key} was started again")
         if self.finish and not isinstance(action, Finish):
@@ -169,6 +185,10 @@ class Witness:
         self.called_off.add(key)
 
     def reconciled(self, now_ms: int) -> None:
+        known = {type_ for _, type_ in self.journal.events}
+        known.update(event.type for key in self.flying for event in self.carries[key])
+        if "run.started" not in known or (self.cancel_seen and "run.cancelling" not in known):
+            self._broken(f"what is to be told is on its way at once, but told or on the way are {known}")
         if self._stopped(now_ms) and not self.final:
             for key, action in self.flying.items():
                 if not isinstance(action, Record | Finish) and key not in self.called_off:
@@ -180,6 +200,9 @@ class Witness:
 
     def delivered(self, happening: Happening) -> None:
         """A first delivery; echoes are not told."""
+        if isinstance(happening, ModelResponded | ToolAnswered | Recorded):
+            carried = [event.key for event in self.carries[happening.key]]
+            self.delivered_events.update(event for event in carried if self.newest_carrier[event] == happening.key)
         match happening:
             case CancelRequested():
                 self.cancel_seen = self.cancel_seen or self.finish is None
@@ -210,7 +233,9 @@ class Witness:
         said = [key for key, _ in journal.events if key.startswith("outbox-")]
         if said != [f"outbox-{number}" for number in range(1, len(said) + 1)]:
             self._broken(f"every event is committed once and in order, but were {said}")
-        if journal.open_inbox or Counter(journal.applied + journal.returned) != Counter(set(journal.applied + journal.returned)):
+        if journal.open_inbox or Counter(journal.applied + journal.returned) != Counter(
+            set(journal.applied + journal.returned)
+        ):
             self._broken("every accepted message ends applied or returned, once")
         if any(effects > 1 for effects in self.effects.values()):
             self._broken("a tool call has at most one effect")
