@@ -117,6 +117,18 @@ def cancel(
 
 
 @app.command()
+def demo(
+    model: Annotated[str | None, typer.Option(help="A real model instead of the scripted one.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep its folder, with journal and logs.")] = False,
+    json: Json = False,
+) -> None:
+    """Watch a run survive kill -9 of its worker, twice, and of Temporal. Takes under a minute."""
+    from perdure.cli.demo import run_demo
+
+    raise typer.Exit(run_demo(model=model, keep=keep, as_json=json))
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     from importlib.metadata import version as installed

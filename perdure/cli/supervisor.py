@@ -70,7 +70,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **self.spec.env},
                 start_new_session=True,  # Ctrl-C reaches us alone: we stop the children in order
-                preexec_fn=_die_with_parent(os.getpid()),
+                preexec_fn=die_with_parent(os.getpid(), signal.SIGKILL),
             )
         self.started = time.monotonic()
         self.restart_at = None
@@ -252,15 +252,15 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _die_with_parent(parent: int) -> Callable[[], None] | None:
-    """Run in the child before exec: the kernel kills it when we end, however we end. Linux only; elsewhere
+def die_with_parent(parent: int, number: int) -> Callable[[], None] | None:
+    """Run in the child before exec: the kernel signals it when we end, however we end. Linux only; elsewhere
     the next `perdure up` in the home clears away what is left."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None).prctl
 
     def arm() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        prctl(_PR_SET_PDEATHSIG, number)
         if os.getppid() != parent:  # it ended before we armed
             os._exit(1)
 

@@ -136,7 +136,7 @@ def make_plan(home: Path, options: UpOptions, say: Say) -> Plan:
         plan.vendors_url = f"http://{LOOPBACK}:{port}"
         env["PERDURE_SCRIPTED_URL"] = plan.vendors_url
         scripts = options.scripts or (Path(given) if (given := setting("scripts")) else None)
-        plan.first.append(_vendors(home, port, scripts, env))
+        plan.first.append(_vendors(port, scripts, env))
 
     for number in range(1, options.workers + 1):
         name = f"worker-{number}"
@@ -161,9 +161,8 @@ def _temporal(db: Path, port: int, ui_port: int) -> ChildSpec:
     return ChildSpec("temporal", command, lambda _: dev_server_ready(http_port, namespace), stop_seconds=10)
 
 
-def _vendors(home: Path, port: int, scripts: Path | None, env: dict[str, str]) -> ChildSpec:
+def _vendors(port: int, scripts: Path | None, env: dict[str, str]) -> ChildSpec:
     command = _ours("perdure.providers.scripted", "--host", LOOPBACK, "--port", str(port))
-    command += ["--log", str(home / "logs" / "vendors.jsonl")]
     if scripts:
         command += ["--scripts", str(scripts.absolute())]
     return ChildSpec("vendors", command, lambda _: _answers(LOOPBACK, port, "/_scripted/summary"), 5, env)
