@@ -152,8 +152,8 @@ class Witness:
         self.tool_starts[action.call_id] += 1
         if self.tool_starts[action.call_id] > 1:
             self._broken(f"a tool call is started once, but {action.call_id} was started again")
-        if not self.asked[action.call_id]:
-            self._broken(f"a refused call never runs, but {action.call_id} was started")
+        if not self.asked.get(action.call_id):
+            self._broken(f"a call that was refused or cut off never runs, but {action.call_id} was started")
         if len(self.tool_starts) > self.spec.limits.max_tool_calls:
             self._broken("max_tool_calls is never exceeded")
 
