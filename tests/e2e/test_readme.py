@@ -1,0 +1,128 @@
+"""The README's tour, word for word: every block in order in one shell, against the live product."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.e2e.stack import Stack
+from tests.house.readme import tour_blocks
+
+pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+
+MARK = "=== the next block ==="
+
+
+@pytest.fixture(scope="module")
+def said(stack: Stack) -> list[str]:
+    """What each block printed."""
+    stack.wait_until(lambda: stack.http.get("/readyz").status_code == 200, "the stack is ready")
+    script = f"\nprintf '\\n%s\\n' '{MARK}'\n".join(tour_blocks())
+    done = subprocess.run(
+        ["bash", "-eu", "-o", "pipefail", "-c", script],
+        env={**os.environ, "PERDURE_API_URL": stack.api_url, "no_proxy": "127.0.0.1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=150,  # the tour streams for about ten seconds; a loaded machine takes its time
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3_000:] + done.stderr[-3_000:] + stack.logs()
+    assert done.stderr == ""
+    return done.stdout.split(MARK)
+
+
+def block(said: list[str], containing: str) -> str:
+    """What the one block printed whose commands contain this text."""
+    [index] = [index for index, commands in enumerate(tour_blocks()) if containing in commands]
+    return said[index].strip()
+
+
+def documents(text: str) -> list[dict[str, Any]]:
+    """JSON documents written one after the other."""
+    decoder, found, position = json.JSONDecoder(), [], 0
+    while position < len(text):
+        document, position = decoder.raw_decode(text, position)
+        found.append(document)
+        position += len(text[position:]) - len(text[position:].lstrip())
+    return found
+
+
+def ids(stream: str) -> list[int]:
+    return [int(number) for number in re.findall(r"^id: (\d+)$", stream, re.MULTILINE)]
+
+
+def test_the_service_says_that_it_is_alive_ready_and_what_it_is(said: list[str]) -> None:
+    alive, ready, info = documents(block(said, "/readyz"))
+    assert (alive["status"], ready["status"], info["name"]) == ("ok", "ready", "perdure")
+
+
+def test_a_run_is_watched_from_its_first_event_to_its_end(said: list[str]) -> None:
+    stream = block(said, "curl -sN $API/v1/runs/$RUN/events -H 'accept: text/event-stream'\n")
+    assert ids(stream)[0] == 1
+    assert ids(stream) == list(range(1, len(ids(stream)) + 1))
+    assert stream.count("event: run.completed") == 1
+
+
+def test_a_reader_who_comes_back_gets_the_rest(said: list[str]) -> None:
+    text = block(said, "last-event-id: 20")
+    stream, _, rest = text.partition('{"object"')
+    assert ids(stream)[0] == 21
+    page, *lines = documents('{"object"' + rest)
+    assert len(page["data"]) == 5
+    assert all(event["seq"] > 20 for event in page["data"])
+    assert lines
+    assert {line["type"] for line in lines} == {"message.added"}
+
+
+def test_run_steps_transcript_and_list_tell_what_it_came_to(said: list[str]) -> None:
+    run, steps, messages, runs = documents(block(said, "$RUN/steps"))
+    assert run["status"] == "completed"
+    assert float(run["usage"]["cost"]) > 0
+    assert {step["status"] for step in steps["data"]} == {"completed"}
+    assert messages["data"][0]["role"] == "user"
+    assert run["id"] in {other["id"] for other in runs["data"]}
+
+
+def test_waiting_and_streaming_replies_bring_the_answer(said: list[str]) -> None:
+    text = block(said, 'prefer: wait=30\' \\\n  -d \'{"agent_inline": {"model": "scripted/hello"')
+    assert text.startswith("Hello from a scripted model")
+    assert re.search(r"^x-run-id: run_\w+", text, re.MULTILINE | re.IGNORECASE)
+    assert "event: run.completed" in text
+
+
+def test_a_request_sent_twice_is_one_run(said: list[str]) -> None:
+    text = block(said, "idempotency-key")
+    assert "201 Created" in text
+    assert text.lower().endswith("idempotent-replayed: true")
+
+
+def test_an_agent_is_stored_and_found(said: list[str]) -> None:
+    made, listed, found = documents(block(said, "curl -s $API/v1/agents/clerk"))
+    assert made["name"] == found["name"] == "clerk"
+    assert [agent["name"] for agent in listed["data"]] == ["clerk"]
+
+
+def test_a_session_holds_both_runs(said: list[str]) -> None:
+    status, _, rest = block(said, "SESSION=").partition("\n")
+    assert status == "completed"
+    [messages] = documents(rest.strip())
+    assert [message["role"] for message in messages["data"]] == ["user", "assistant", "user", "assistant"]
+
+
+def test_a_cancelled_run_is_cancelled(said: list[str]) -> None:
+    assert block(said, "/cancel").endswith("cancelled")
+
+
+def test_an_error_says_what_is_wrong_and_where(said: list[str]) -> None:
+    problem, models, tools = documents(block(said, "scripted/nobody"))
+    assert problem["code"] == "unknown_model"
+    assert problem["errors"][0]["pointer"] == "/agent_inline/model"
+    assert "scripted/tour" in {model["id"] for model in models["data"]}
+    assert "write_file" in {tool["name"] for tool in tools["data"]}
