@@ -12,8 +12,8 @@ from perdure.runs import Runs, connect
 from perdure.settings import Settings
 from perdure.store.journal import Journal, RunRow
 from perdure.store.sql import open_journal
-from perdure.tools.port import ToolBox
 from perdure.tools.limits import ToolLimits
+from perdure.tools.port import ToolBox
 from perdure.tools.registry import build_toolbox
 
 
