@@ -40,13 +40,15 @@ def read_scripts(path: Path) -> dict[str, Script]:
         raise ScriptError(f"{path}: cannot be read: {error}") from None
     if not isinstance(data, dict):
         raise ScriptError(f"{path}: a script file holds a mapping, not {type(data).__name__}")
-    if "scripts" not in data:
-        script = _script(path, "", data)
-        return {script.name or path.stem: script.model_copy(update={"name": script.name or path.stem})}
-    several = data["scripts"]
-    if not isinstance(several, dict) or len(data) != 1:
-        raise ScriptError(f"{path}: `scripts` is a mapping of name to script, and stands alone in its file")
-    return {str(name): _script(path, f"scripts.{name}", body, str(name)) for name, body in several.items()}
+    if "scripts" in data:
+        several = data["scripts"]
+        if not isinstance(several, dict) or len(data) != 1:
+            raise ScriptError(f"{path}: scripts: must be a mapping of name to script, alone in its file")
+        return {str(name): _script(path, f"scripts.{name}", body, str(name)) for name, body in several.items()}
+    if data and not Script.model_fields.keys() & data.keys() and all(isinstance(body, dict) for body in data.values()):
+        return {str(name): _script(path, str(name), body, str(name)) for name, body in data.items()}
+    script = _script(path, "", {"name": path.stem, **data})
+    return {script.name: script}
 
 
 def _script(path: Path, prefix: str, body: Any, name: str | None = None) -> Script:

@@ -1,7 +1,7 @@
 """The script format: what a scripted model answers, turn by turn.
 
-A script is YAML or JSON. One file holds one script (named after the file, or by ``name``), or several under
-``scripts: {name: script}``. Unknown fields are errors, so a typo never passes silently.
+A script is YAML or JSON. One file holds one script (named after the file, or by ``name``) or several, as a
+mapping of name to script, on its own or under ``scripts:``. Unknown fields are errors, so that no typo passes.
 
 A script::
 
