@@ -117,6 +117,14 @@ def cancel(
 
 
 @app.command()
+def doctor(json: Json = False, api_url: ApiUrl = None, home: Home = None) -> None:
+    """Say what is wrong here, and what to do. Ends with 1 when something fails."""
+    from perdure.cli.doctor import run_doctor
+
+    raise typer.Exit(run_doctor(home=home, api_url=api_url, as_json=json))
+
+
+@app.command()
 def demo(
     model: Annotated[str | None, typer.Option(help="A real model instead of the scripted one.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep its folder, with journal and logs.")] = False,

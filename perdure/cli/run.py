@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 
 from perdure.cli.client import TERMINAL, Api, Object, find_api
-from perdure.cli.place import home_folder, read_up
 from perdure.cli.render import (
     LineView,
     LiveView,
@@ -165,9 +164,9 @@ def show_run(run: str, *, as_json: bool, api_url: str | None, home: Path | None)
     say(f"model      {whole['agent']['model']}")
     say(f"session    {whole['session_id']}")
     say(f"created    {whole['created_at']}   deadline {whole['deadline']}   events {whole['last_seq']}")
-    up = read_up(home_folder(home))
-    if up and up["temporal_ui_url"] and up["api_url"] == api.url:
-        say(f"Temporal   {up['temporal_ui_url']}/namespaces/{_namespace()}/workflows/{run_id}")
+    temporal = api.get("/v1/info")["temporal"]
+    if temporal["ui_url"]:
+        say(f"Temporal   {temporal['ui_url']}/namespaces/{temporal['namespace']}/workflows/{run_id}")
     say("\nsteps", "bold")
     for step in steps["data"]:
         took = f"{step['latency_ms'] / 1000:.2f} s" if step["latency_ms"] is not None else ""
@@ -219,7 +218,3 @@ def _ago(at: str) -> str:
         if seconds >= size:
             return f"{seconds / size:.0f} {unit} ago"
     return f"{max(seconds, 0):.0f} s ago"
-
-
-def _namespace() -> str:
-    return os.environ.get("TEMPORAL_NAMESPACE") or "default"
