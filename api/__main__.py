@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import logging
 import socket
@@ -81,7 +82,8 @@ def main() -> int:
         server_header=False,
     )
     server = Server(config, app)
-    server.run()
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after a graceful stop
+        server.run()
     return 0 if server.started else 1
 
 

@@ -28,7 +28,6 @@ from perdure.store.journal import EventRow, JournalTrouble, RunRow
 log = logging.getLogger("perdure.api")
 
 ROWS_AT_ONCE = 500  # of one read: bounds the memory of a reader; a few hundred KB of ordinary events
-HEARTBEAT_SECONDS = 10.0  # proxies cut silent connections after 30 s or more
 LOOK_UP_SECONDS = 1.0  # how late a stopping process is noticed by an idle stream
 TROUBLE_PAUSE_SECONDS = 0.5  # before a journal that is away is asked again
 RETRY = b"retry: 1000\n"  # one newline: it belongs to the first event, and is no event by itself
@@ -186,7 +185,8 @@ def _sse_event(row: EventRow) -> bytes:
 
 async def _lines(parts: Parts, run: RunRow, wanted: Wanted) -> AsyncIterator[bytes]:
     async for rows in follow_run(parts, run, wanted):
-        yield b"".join(encode(event(row)) + b"\n" for row in rows)
+        if rows:  # JSON lines know no heartbeat
+            yield b"".join(encode(event(row)) + b"\n" for row in rows)
 
 
 async def _lines_up_to_now(parts: Parts, run_id: str, wanted: Wanted) -> AsyncIterator[bytes]:
@@ -232,7 +232,7 @@ async def _follow_once(parts: Parts, run_id: str, position: int, wanted: Wanted)
     journal = parts.assembly.journal
     clock = asyncio.get_running_loop().time
     async with journal.follow(run_id) as follower:
-        beat_at = clock() + HEARTBEAT_SECONDS
+        beat_at = clock() + parts.heartbeat_seconds
         while not parts.stopping.is_set():
             rows = await journal.read_events(
                 run_id, after=position, limit=ROWS_AT_ONCE, types=wanted.types_to_read, deltas=wanted.deltas
@@ -242,7 +242,7 @@ async def _follow_once(parts: Parts, run_id: str, position: int, wanted: Wanted)
                 rows = rows if end is None else rows[: end + 1]
                 position = rows[-1].seq
                 yield rows
-                beat_at = clock() + HEARTBEAT_SECONDS
+                beat_at = clock() + parts.heartbeat_seconds
                 if len(rows) == ROWS_AT_ONCE:
                     continue
             while not await follower.wait(max(0.0, min(LOOK_UP_SECONDS, beat_at - clock()))):
@@ -250,5 +250,5 @@ async def _follow_once(parts: Parts, run_id: str, position: int, wanted: Wanted)
                     return
                 if clock() >= beat_at:
                     yield []
-                    beat_at = clock() + HEARTBEAT_SECONDS
+                    beat_at = clock() + parts.heartbeat_seconds
                     break  # and read again, for safety

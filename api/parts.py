@@ -22,6 +22,7 @@ class Parts:
 
     assembly: Assembly
     stopping: asyncio.Event
+    heartbeat_seconds: float = 10.0  # of silent streams: proxies cut silent connections after 30 s or more
     background: set[asyncio.Task[None]] = field(default_factory=set)
 
     def later(self, work: Coroutine[Any, Any, None]) -> None:

@@ -27,6 +27,9 @@ async def start_now(parts: Parts, run: RunRow) -> None:
     except TemporalUnavailable as trouble:
         log.warning("run %s is queued until Temporal is back: %s", run.id, trouble)
         return
+    except Exception:
+        log.exception("run %s is queued: its workflow cannot be started now", run.id)  # the run is durable all the same
+        return
     parts.later(_confirm(parts.assembly, run.id))  # the client need not wait for this write
 
 

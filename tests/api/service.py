@@ -1,0 +1,252 @@
+"""The API over real HTTP, on a real SQLite journal, with the real catalogue and tools. Temporal is
+represented by ``ObedientRuns``: what these tests promise needs no workflow. Runs are moved on by what
+activities do, through the journal.
+
+Every reply that a test receives is validated against the OpenAPI document of the same application.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import jsonschema_rs
+import uvicorn
+from fastapi import FastAPI
+from perdure.store.sql import open_journal
+from ulid import ULID
+
+from api.app import create_app
+from perdure.assembly import Assembly
+from perdure.core.happenings import CallAsked
+from perdure.core.state import OutboxEvent, Outcome, Usage
+from perdure.providers import PriceConfig, build_catalog
+from perdure.runs import TemporalUnavailable
+from perdure.settings import Settings
+from perdure.store.journal import Journal, ModelCommit, RunRow, ToolCommit
+from perdure.tools.limits import ToolLimits
+from perdure.tools.registry import build_toolbox
+
+AGENT = {"model": "openai/priced", "instructions": "Be brief.", "tools": ["calculator"]}
+HELLO = {"agent_inline": AGENT, "input": "Say hello."}
+
+
+class ObedientRuns:
+    """Starts and ends workflows by writing their names down. ``away`` is a Temporal that cannot be reached."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.workers = 1
+        self.open: set[str] = set()
+        self.orders: list[tuple[str, str]] = []
+
+    def _reach(self) -> None:
+        if self.away:
+            raise TemporalUnavailable("no Temporal here")
+
+    async def start(self, run: RunRow) -> None:
+        self._reach()
+        self.orders.append(("start", run.id))
+        self.open.add(run.id)
+
+    async def cancel(self, run_id: str, reason: str) -> bool:
+        self._reach()
+        self.orders.append(("cancel", run_id))
+        return run_id in self.open
+
+    async def terminate(self, run_id: str, reason: str) -> bool:
+        self._reach()
+        self.orders.append(("terminate", run_id))
+        return run_id in self.open
+
+    async def pollers(self) -> int:
+        self._reach()
+        return self.workers
+
+    async def namespace_ready(self) -> None:
+        self._reach()
+
+
+@dataclass
+class Service:
+    """One API process's worth of application, and clients of it."""
+
+    app: FastAPI
+    http: httpx2.AsyncClient
+    journal: Journal
+    runs: ObedientRuns
+    url: str
+
+    async def post(self, path: str, body: Any, **headers: str) -> httpx2.Response:
+        return await self.http.post(path, json=body, headers=headers)
+
+    async def get(self, path: str, **headers: str) -> httpx2.Response:
+        return await self.http.get(path, headers=headers)
+
+    async def new_run(self, **more: Any) -> dict[str, Any]:
+        reply = await self.post("/v1/runs", {**HELLO, **more})
+        assert reply.status_code == 201, reply.text
+        return dict(reply.json())
+
+    async def count(self, path: str) -> int:
+        return len((await self.get(f"{path}?limit=100")).json()["data"])
+
+    # What workers do ----------------------------------------------------------------------------------
+
+    async def started(self, run_id: str) -> None:
+        await self.journal.record(run_id, "record-0", [OutboxEvent("outbox-1", "run.started", {})], None)
+
+    async def answered(self, run_id: str, text: str = "Hello!", *, turn: int = 1, calls: int = 0) -> list[str]:
+        """One model call; the ids of the tool calls it asked for."""
+        key = f"model-{turn}"
+        begun = await self.journal.begin_model(run_id, key, turn, model="openai/priced", worker="w")
+        ids = [f"call_{ULID()}" for _ in range(calls)]
+        blocks: list[Any] = [{"type": "reasoning", "text": "hm", "producer": "openai/priced", "opaque": {"secret": 1}}]
+        blocks.append({"type": "text", "text": text})
+        blocks += [
+            {"type": "tool_call", "call_id": id_, "name": "calculator", "arguments": {"expression": "1+1"}}
+            for id_ in ids
+        ]
+        await self.journal.commit_model(
+            run_id,
+            key,
+            begun.attempt,
+            ModelCommit(
+                content=blocks,
+                producer="openai/priced",
+                stop="tool_calls" if ids else "end",
+                usage=Usage(input_tokens=10, output_tokens=5, cost_micros=2_500),
+                calls=[CallAsked(id_, "calculator") for id_ in ids],
+                outcome={},
+            ),
+        )
+        return ids
+
+    async def used_tool(self, run_id: str, call_id: str, text: str, *, whole: bytes | None = None) -> None:
+        await self.journal.begin_tool(run_id, call_id, worker="w")
+        blob = await self.journal.put_blob(whole, "text/plain") if whole else None
+        commit = ToolCommit("completed", text, blob=blob, bytes=len(whole or b""))
+        await self.journal.commit_tool(run_id, call_id, commit)
+
+    async def finished(self, run_id: str) -> None:
+        await self.journal.record(run_id, "finish", [], Outcome("completed", "end"))
+        self.runs.open.discard(run_id)
+
+    async def completed_run(self) -> dict[str, Any]:
+        run = await self.new_run()
+        await self.started(run["id"])
+        await self.answered(run["id"])
+        await self.finished(run["id"])
+        return run
+
+    # Reading a stream ----------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def stream(self, path: str, **headers: str) -> AsyncIterator[SseReader]:
+        headers = {"accept": "text/event-stream", **{name.replace("_", "-"): value for name, value in headers.items()}}
+        async with self.http.stream("GET", path, headers=headers, timeout=10) as reply:
+            yield SseReader(reply)
+
+
+class SseReader:
+    """Reads events as the specification of EventSource says; comments are kept apart."""
+
+    def __init__(self, reply: httpx2.Response) -> None:
+        self.reply = reply
+        self.raw = ""
+        self._chunks = reply.aiter_text()
+        self._buffer = ""
+
+    async def next(self) -> dict[str, str] | None:
+        """The next event's fields, None at the end of the stream."""
+        while "\n\n" not in self._buffer:
+            try:
+                chunk = await anext(self._chunks)
+            except StopAsyncIteration:
+                return None
+            self.raw += chunk
+            self._buffer += chunk
+        block, _, self._buffer = self._buffer.partition("\n\n")
+        fields = (line.split(": ", 1) for line in block.split("\n") if line and not line.startswith(":"))
+        return dict(fields)
+
+    async def rest(self) -> list[dict[str, str]]:
+        events = []
+        while event := await self.next():
+            events.append(event)
+        return events
+
+
+@contextlib.asynccontextmanager
+async def serve(home: Path, **settings: Any) -> AsyncIterator[Service]:
+    configured = Settings(home=home, **settings)
+    runs = ObedientRuns()
+    journal = await open_journal(configured.sql_url, configured.blob_folder)
+
+    async def factory() -> Assembly:
+        catalog = build_catalog(prices={"openai/priced": PriceConfig(input=1, output=2)})
+        toolbox = build_toolbox([], limits=ToolLimits())
+        return Assembly(configured, journal, catalog, toolbox, runs)  # type: ignore[arg-type]
+
+    app = create_app(factory, request_bytes_max=configured.limits.request_bytes_max)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="on", timeout_graceful_shutdown=2))
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+        if task.done():
+            await task
+            raise AssertionError("the server did not start")
+    url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    conforms = Conformity(app.openapi())
+    try:
+        async with httpx2.AsyncClient(base_url=url, event_hooks={"response": [conforms.check]}, timeout=20) as http:
+            yield Service(app, http, journal, runs, url)
+    finally:
+        app.state.stopping.set()
+        server.should_exit = True
+        await task
+
+
+class Conformity:
+    """Holds replies against an OpenAPI document: status declared, body valid."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self._document = document
+        self._paths = [
+            (re.compile(re.sub(r"\{[^}]+\}", "[^/]+", path)), operations)
+            for path, operations in document["paths"].items()
+        ]
+        self._validators: dict[str, Any] = {}
+
+    async def check(self, reply: httpx2.Response) -> None:
+        path = reply.request.url.path
+        operations = next((found for pattern, found in self._paths if pattern.fullmatch(path)), {})
+        operation = operations.get(reply.request.method.lower())
+        if operation is None:
+            assert reply.status_code in (404, 405), f"{reply.request.method} {path} is not in the OpenAPI document"
+            return
+        declared = operation["responses"].get(str(reply.status_code)) or operation["responses"]["default"]
+        kind = reply.headers.get("content-type", "").partition(";")[0]
+        if not kind:
+            assert reply.status_code == 204
+            return
+        assert kind in declared.get("content", {}), f"{reply.status_code} {kind} of {path} is not declared"
+        if kind not in ("application/json", "application/problem+json"):
+            return
+        await reply.aread()
+        schema = declared["content"][kind]["schema"]
+        name = json.dumps(schema, sort_keys=True)
+        if name not in self._validators:
+            whole = {**schema, "components": self._document["components"]}
+            self._validators[name] = jsonschema_rs.validator_for(whole, validate_formats=True)
+        errors = [
+            f"{error.instance_path}: {error.message}" for error in self._validators[name].iter_errors(reply.json())
+        ]
+        assert not errors, f"{reply.request.method} {path} {reply.status_code}: {errors}"

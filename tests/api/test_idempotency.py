@@ -1,0 +1,90 @@
+"""A request that is sent again under its key has its effect once and gets the first reply."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.api.service import AGENT, HELLO, Service
+
+
+async def test_the_first_reply_comes_again_word_for_word(service: Service) -> None:
+    first = await service.post("/v1/runs", HELLO, **{"idempotency-key": "k1"})
+    again = await service.post("/v1/runs", dict(reversed(HELLO.items())), **{"idempotency-key": "k1"})
+    assert (again.status_code, again.content) == (201, first.content)
+    assert again.headers["location"] == first.headers["location"]
+    assert again.headers["idempotent-replayed"] == "true"
+    assert "idempotent-replayed" not in first.headers
+    assert await service.count("/v1/runs") == 1
+    assert len(service.runs.orders) == 1
+
+
+async def test_a_key_belongs_to_one_request(service: Service) -> None:
+    await service.post("/v1/runs", HELLO, **{"idempotency-key": "k1"})
+    for path, body in (("/v1/runs", {**HELLO, "input": "Other."}), ("/v1/sessions", {})):
+        reply = await service.post(path, body, **{"idempotency-key": "k1"})
+        assert (reply.status_code, reply.json()["code"]) == (422, "idempotency_key_reused")
+    assert await service.count("/v1/runs") == 1
+
+
+async def test_ten_at_once_make_one_run(service: Service) -> None:
+    replies = await asyncio.gather(*(service.post("/v1/runs", HELLO, **{"idempotency-key": "k"}) for _ in range(10)))
+    made = {reply.json()["id"] for reply in replies if reply.status_code == 201}
+    assert len(made) == 1
+    for reply in replies:
+        if reply.status_code != 201:
+            assert (reply.status_code, reply.json()["code"]) == (409, "idempotency_in_progress")
+            assert reply.json()["retryable"]
+            assert "retry-after" in reply.headers
+            assert "x-should-retry" not in reply.headers
+    assert await service.count("/v1/runs") == 1
+
+
+async def test_a_refused_request_leaves_its_key_free(service: Service) -> None:
+    bad = await service.post("/v1/runs", {**HELLO, "agent_inline": {"model": "nobody/x"}}, **{"idempotency-key": "k"})
+    assert bad.status_code == 422
+    good = await service.post("/v1/runs", HELLO, **{"idempotency-key": "k"})
+    assert good.status_code == 201
+
+
+async def test_a_repeated_stream_is_the_stream_of_the_same_run(service: Service) -> None:
+    body = {**HELLO, "stream": True}
+    ids = []
+    for _ in range(2):
+        async with service.http.stream("POST", "/v1/runs", json=body, headers={"idempotency-key": "k"}) as reply:
+            ids.append(reply.headers["x-run-id"])
+            if len(ids) == 1:
+                await service.journal.force_cancel(ids[0], "enough")
+            else:
+                assert reply.headers["idempotent-replayed"] == "true"
+            text = "".join([chunk async for chunk in reply.aiter_text()])
+            assert "event: run.cancelled" in text
+    assert ids[0] == ids[1]
+
+
+async def test_a_repetition_that_prefers_to_wait_gets_the_run_as_it_is_now(service: Service) -> None:
+    run = (await service.post("/v1/runs", HELLO, **{"idempotency-key": "k"})).json()
+    await service.journal.force_cancel(run["id"], "enough")
+    again = await service.post("/v1/runs", HELLO, **{"idempotency-key": "k", "prefer": "wait=5"})
+    assert (again.json()["id"], again.json()["status"]) == (run["id"], "cancelled")
+    assert again.headers["idempotent-replayed"] == "true"
+
+
+async def test_sessions_agents_and_cancels_are_done_once_too(service: Service) -> None:
+    for path, body in (("/v1/sessions", {"labels": {"a": "b"}}), ("/v1/agents", {"name": "scout", **AGENT})):
+        first = await service.post(path, body, **{"idempotency-key": path})
+        again = await service.post(path, body, **{"idempotency-key": path})
+        assert (first.status_code, first.content, first.headers["etag"]) == (201, again.content, again.headers["etag"])
+        assert await service.count(path) == 1
+    run = await service.new_run()
+    for _ in range(2):
+        assert (await service.post(f"/v1/runs/{run['id']}/cancel", {}, **{"idempotency-key": "c"})).status_code == 202
+    assert service.runs.orders.count(("cancel", run["id"])) == 1
+
+
+@pytest.mark.parametrize("key", ["", "a b", "x" * 256, "é"])
+async def test_a_key_that_cannot_be_kept_is_refused(service: Service, key: str) -> None:
+    reply = await service.http.post("/v1/runs", json=HELLO, headers=[(b"idempotency-key", key.encode())])
+    assert (reply.status_code, reply.json()["errors"][0]["parameter"]) == (400, "idempotency-key")
+    assert await service.count("/v1/runs") == 0
