@@ -37,7 +37,7 @@ from perdure.core.state import Failure, OutboxEvent, RunState, Usage
 from tests.core.outside import MiniJournal, RunOver, Violation, Witness, total
 from tests.core.shell import NEVER_MS, CallOff, Core, Delivery, Order, Shell, Start
 
-STEPS_MAX = 6_000  # ten times the longest run of the first 10,000 seeds
+STEPS_MAX = 7_000  # ten times the longest run of the first 50,000 seeds
 START_MS = 1_000
 STATE_JSON = TypeAdapter(RunState)
 
