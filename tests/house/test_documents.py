@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -132,3 +133,12 @@ def test_the_tour_is_plain_curl_and_python() -> None:
     programs = set(re.findall(r"(?:^|\||\$\(|; )\s*([a-z][\w.-]*)(?= )", "\n".join(blocks), re.MULTILINE))
     assert "curl" in programs
     assert not {"jq", "http", "httpie"} & programs
+
+
+def test_ci_runs_the_readmes_commands() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    readme = (ROOT / "README.md").read_text()
+    for command in ("make lint", "make test"):
+        assert command in script.read_text()
+        assert command in readme
