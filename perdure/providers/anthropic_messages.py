@@ -13,7 +13,6 @@ from typing import Any
 from perdure.contract import Block, Message, ModelSettings, ToolDescription
 from perdure.core.state import Json, Usage
 from perdure.providers.answer import AnswerBuilder, arguments_object, arguments_text, tokens
-from perdure.providers.errors import trouble_from_words
 from perdure.providers.port import Answer, ModelRequest, Piece
 from perdure.providers.sdk_client import SdkClient
 
@@ -158,10 +157,9 @@ def cached(messages: list[Content]) -> list[Content]:
 
 
 class MessagesFold:
-    """Slots are the vendor's block indexes."""
+    """Slots are the vendor's block indexes. An ``error`` event never comes here: the SDK raises it."""
 
     def __init__(self, model: str) -> None:
-        self._model = model
         self._answer = AnswerBuilder(model)
         self._usage: dict[str, Any] = {}
         self._vendor_id: str | None = None
@@ -185,8 +183,6 @@ class MessagesFold:
                 self._count(event.get("usage"))
             case "message_stop":
                 self._stopped = True
-            case "error":
-                raise trouble_from_words(self._model, event, "the stream reported an error")
         return []
 
     def _start(self, index: int, block: Mapping[str, Any]) -> list[Piece]:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from perdure.core.state import Usage
 from perdure.providers.port import ModelInfo, ModelPort, UnknownModel
 from perdure.providers.pricing import LibrarySource, PriceBook, PriceConfig
-from perdure.providers.sdk_client import ClientConfig, SdkClient
+from perdure.providers.sdk_client import READ_SECONDS, ClientConfig, SdkClient
 
 if TYPE_CHECKING:
     from perdure.providers.scripted.library import Library
@@ -64,11 +64,13 @@ class Catalog:
         prices: PriceBook,
         scripts: Path | None,
         output_tokens_default: int,
+        read_timeout_seconds: float,
     ) -> None:
         self._endpoints = dict(endpoints)
         self._prices = prices
         self._scripts = scripts
         self._output_tokens_default = output_tokens_default
+        self._read_timeout_seconds = read_timeout_seconds
         self._clients: dict[str, SdkClient] = {}
         self._ports: dict[str, ModelPort] = {}
         self._library: Library | None = None
@@ -119,18 +121,19 @@ class Catalog:
 
     def _client(self, config: ClientConfig) -> SdkClient:
         if config.endpoint not in self._clients:
-            self._clients[config.endpoint] = SdkClient(config)
+            self._clients[config.endpoint] = SdkClient(config, self._read_timeout_seconds)
         return self._clients[config.endpoint]
 
     def _adapter(self, endpoint: _Endpoint) -> ModelPort:
         client = self._client(endpoint.client)
         host = urlsplit(endpoint.client.base_url or "").hostname or ""
-        at_openai = endpoint.client.base_url is None or host == "api.openai.com" or host.endswith(".openai.azure.com")
+        named = endpoint.client.endpoint
+        at_openai = named == "openai" or host == "api.openai.com" or host.endswith(".openai.azure.com")
         match endpoint.dialect:
             case "responses":
                 from perdure.providers.openai_responses import ResponsesAdapter
 
-                return ResponsesAdapter(client, vendor=at_openai)
+                return ResponsesAdapter(client, vendor=at_openai or named in _SCRIPTED_DIALECTS)
             case "chat_completions":
                 from perdure.providers.chat_completions import ChatCompletionsAdapter
 
@@ -197,10 +200,12 @@ def build_catalog(
     scripts: Path | None = None,
     *,
     output_tokens_default: int = 8_192,
+    read_timeout_seconds: float = READ_SECONDS,
 ) -> Catalog:
     """The catalogue of these settings. ``prices`` are by full model name. ``scripted_url`` is where the scripted
     vendor server listens (without ``/v1``), ``scripts`` its folder (None: the shipped ones).
-    ``output_tokens_default`` is sent where a dialect demands a cap (Messages). Imports no SDK, opens nothing.
+    ``output_tokens_default`` is sent where a dialect demands a cap (Messages); ``read_timeout_seconds`` is how long
+    a vendor may be silent. Imports no SDK, opens nothing.
     ValueError for an endpoint whose name is taken or has no form."""
     known: dict[str, _Endpoint] = {
         "openai": _Endpoint(ClientConfig("openai", "openai"), "responses"),
@@ -219,7 +224,7 @@ def build_catalog(
         known[endpoint.name] = _Endpoint(client, endpoint.dialect, endpoint.models)
         library[endpoint.name] = LibrarySource(api_url=endpoint.base_url)
     book = PriceBook(prices or {}, library, scripted=frozenset(_SCRIPTED_DIALECTS))
-    return Catalog(known, book, scripts, output_tokens_default)
+    return Catalog(known, book, scripts, output_tokens_default, read_timeout_seconds)
 
 
 def _scripted(name: str, dialect: Dialect, url: str) -> _Endpoint:

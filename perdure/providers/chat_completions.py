@@ -13,7 +13,6 @@ from typing import Any
 from perdure.contract import Message, ToolDescription
 from perdure.core.state import Usage
 from perdure.providers.answer import AnswerBuilder, arguments_object, arguments_text, tokens
-from perdure.providers.errors import trouble_from_words
 from perdure.providers.port import Answer, ModelRequest, Piece
 from perdure.providers.sdk_client import SdkClient
 
@@ -99,10 +98,9 @@ def _assistant_message(message: Message, model: str) -> dict[str, Any] | None:
 
 
 class ChatFold:
-    """Slots are ``"text"``, ``"reasoning"`` and ``("call", n)``."""
+    """Slots are ``"text"``, ``"reasoning"`` and ``("call", n)``. An error never comes here: the SDK raises it."""
 
     def __init__(self, model: str) -> None:
-        self._model = model
         self._answer = AnswerBuilder(model)
         self._finish: str | None = None
         self._usage: Usage | None = None
@@ -112,8 +110,6 @@ class ChatFold:
         self._calls = 0
 
     def feed(self, event: Mapping[str, Any]) -> list[Piece]:
-        if event.get("error"):
-            raise trouble_from_words(self._model, event, "the stream reported an error")
         if told := event.get("usage"):
             self._usage = usage(told)  # cumulative where a server sends it more than once
         self._vendor_id = self._vendor_id or event.get("id") or None

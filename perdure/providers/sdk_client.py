@@ -65,8 +65,9 @@ class Fold(Protocol):
 class SdkClient:
     """One endpoint's client, shared by all its calls. Bound to the event loop that first uses it."""
 
-    def __init__(self, config: ClientConfig) -> None:
-        self.config = config
+    def __init__(self, config: ClientConfig, read_timeout_seconds: float = READ_SECONDS) -> None:
+        self._config = config
+        self._read_timeout_seconds = read_timeout_seconds
         self._sdk: Any = None
         self._stream_class: Any = None
         self._making = asyncio.Lock()
@@ -76,7 +77,7 @@ class SdkClient:
         ModelTrouble("auth") when the key is missing."""
         async with self._making:
             if self._sdk is None:
-                self._sdk, self._stream_class = await asyncio.to_thread(_make, self.config)
+                self._sdk, self._stream_class = await asyncio.to_thread(_make, self._config, self._read_timeout_seconds)
 
     async def close(self) -> None:
         async with self._making:
@@ -154,16 +155,18 @@ def _encoded(model: str, body: Mapping[str, Any]) -> bytes:
     return text.encode(errors="replace")  # lone surrogates become "?": no vendor takes them
 
 
-def _make(config: ClientConfig) -> tuple[Any, Any]:
+def _make(config: ClientConfig, read_timeout_seconds: float) -> tuple[Any, Any]:
     """The SDK's client and the class of its streams, without retries: Temporal retries."""
-    return _make_openai(config) if config.sdk == "openai" else _make_anthropic(config)
-
-
-def _make_openai(config: ClientConfig) -> tuple[Any, Any]:
     import httpx2
+
+    timeout = httpx2.Timeout(connect=CONNECT_SECONDS, read=read_timeout_seconds, write=WRITE_SECONDS, pool=POOL_SECONDS)
+    options = {"max_retries": 0, "timeout": timeout}
+    return _make_openai(config, options) if config.sdk == "openai" else _make_anthropic(config, options)
+
+
+def _make_openai(config: ClientConfig, options: dict[str, Any]) -> tuple[Any, Any]:
     import openai
 
-    options: dict[str, Any] = {"max_retries": 0, "timeout": _timeout(httpx2)}
     if config.base_url is None:
         try:
             return openai.AsyncOpenAI(**options), openai.AsyncStream[object]
@@ -176,21 +179,15 @@ def _make_openai(config: ClientConfig) -> tuple[Any, Any]:
     return client, openai.AsyncStream[object]
 
 
-def _make_anthropic(config: ClientConfig) -> tuple[Any, Any]:
+def _make_anthropic(config: ClientConfig, options: dict[str, Any]) -> tuple[Any, Any]:
     import anthropic
-    import httpx2
 
-    options: dict[str, Any] = {"max_retries": 0, "timeout": _timeout(httpx2)}
     if config.base_url is None:
         return anthropic.AsyncAnthropic(**options), anthropic.AsyncStream[object]
     if is_loopback(config.base_url):
         options["http_client"] = anthropic.DefaultAsyncHttpxClient(trust_env=False)
     client = anthropic.AsyncAnthropic(base_url=config.base_url, api_key=_key(config), **options)
     return client, anthropic.AsyncStream[object]
-
-
-def _timeout(httpx2: Any) -> Any:
-    return httpx2.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS, write=WRITE_SECONDS, pool=POOL_SECONDS)
 
 
 def _key(config: ClientConfig) -> str:
