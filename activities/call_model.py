@@ -117,7 +117,8 @@ class ModelCaller:
                 problem=self._problem(block),
             )
             for block in content
-            if block["type"] == "tool_call"
+            # An answer that was cut off may hold half a call: the core runs none of its calls.
+            if block["type"] == "tool_call" and answer.stop not in ("max_output_tokens", "refusal")
         )
         usage = self._priced(model, answer.usage)
         happening = ModelResponded(order.key, answer.stop, usage, calls, order.apply)
