@@ -72,9 +72,13 @@ class FunctionTool(Generic[P, R]):
         return None
 
     async def run(self, arguments: dict[str, Json], call: ToolCallContext) -> str:
-        """The result as text. Raises InvalidArguments, or ToolTrouble for whatever the function raises, exits of
-        the process included. Cancelling it leaves a synchronous function behind in its thread."""
-        given = self._signature.arguments(arguments)
+        """The result as text. Raises ToolTrouble, also for whatever the function raises, exits of the process
+        included, and for arguments that do not fit. Cancelling it leaves a synchronous function behind in its
+        thread."""
+        try:
+            given = self._signature.arguments(arguments)
+        except InvalidArguments as error:
+            raise ToolTrouble(str(error), code="invalid_arguments") from error
         token = running_call.set(call)
         try:
             if inspect.iscoroutinefunction(self.function):

@@ -85,6 +85,8 @@ def _value(node: ast.expr, depth: int) -> Number:
             if not least <= len(arguments) <= most:
                 raise _Refused(f"{name} takes {least if least == most else f'{least} to {most}'} values")
             return _computed(function, *(_value(argument, depth + 1) for argument in arguments))
+        case ast.Call(func=ast.Name(id=name)) if name in _FUNCTIONS:
+            raise _Refused(f"{name} takes plain values, without names")
         case ast.Call(func=ast.Name(id=name)):
             raise _Refused(f"unknown function {name!r}; known are {', '.join(_FUNCTIONS)}")
         case _:
