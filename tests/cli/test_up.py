@@ -1,0 +1,236 @@
+"""`perdure up` with all its children. Needs a real Temporal dev server; a stack is started once for the file."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+import pytest
+
+STARTUP_SECONDS = 60.0  # two cores, and others at work
+
+
+def environment(**more: str) -> dict[str, str]:
+    vendors = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
+    clean = {n: v for n, v in os.environ.items() if not n.startswith(("PERDURE_", "TEMPORAL_")) and n not in vendors}
+    return {**clean, **more}
+
+
+class UpProcess:
+    def __init__(self, home: Path, *options: str, cwd: Path, **env: str) -> None:
+        self.home = home
+        command = [sys.executable, "-P", "-m", "perdure.cli", "up", "--home", str(home), "--api-port", "0"]
+        command += ["--temporal-port", "0", "--ui-port", "0", *options]
+        self.output = cwd / f"up-{time.monotonic_ns()}.log"
+        with self.output.open("wb") as out:
+            self.process = subprocess.Popen(
+                command, cwd=cwd, env=environment(**env), stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    def ready(self) -> UpProcess:
+        until(lambda: (self.home / "up.json").exists() or self.process.poll() is not None, STARTUP_SECONDS)
+        assert self.process.poll() is None, self.output.read_text()
+        until(lambda: self.up()["pid"] == self.process.pid, STARTUP_SECONDS)
+        return self
+
+    def up(self) -> dict[str, Any]:
+        up: dict[str, Any] = json.loads((self.home / "up.json").read_text())
+        return up
+
+    def pids(self) -> dict[str, int]:
+        return {child["name"]: child["pid"] for child in self.up()["children"]}
+
+    def get(self, path: str) -> Any:
+        return httpx2.get(self.up()["api_url"] + path, timeout=10, trust_env=False).json()
+
+    def perdure(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-P", "-m", "perdure.cli", *arguments, "--home", str(self.home)]
+        return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=timeout)
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(timeout=50)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.05)
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UpProcess]:
+    folder = tmp_path_factory.mktemp("up")
+    (folder / "worker.py").write_text("raise SystemExit('the worker.py of somebody else')\n")
+    (folder / "my_tools.py").write_text(
+        "from perdure.tools import tool\n\n\n"
+        "@tool(effect='read')\ndef my_tool() -> str:\n    '''Mine.'''\n    return 'mine'\n"
+    )
+    running = UpProcess(folder / "home", "--workers", "2", cwd=folder, PERDURE_TOOLS="my_tools").ready()
+    yield running
+    running.end()
+
+
+def test_everything_is_up_when_up_json_is_there_and_it_names_every_child(stack: UpProcess) -> None:
+    up = stack.up()
+    assert set(stack.pids()) == {"temporal", "vendors", "worker-1", "worker-2", "api"}
+    assert not any(gone(pid) for pid in stack.pids().values())
+    assert stack.get("/healthz") == {"status": "ok"}
+    until(lambda: stack.get("/readyz")["status"] == "ready")
+    assert httpx2.get(up["temporal_ui_url"], timeout=10, trust_env=False).status_code == 200
+    said = stack.output.read_text()
+    for part in (up["api_url"], f"{up['api_url']}/docs", up["temporal_ui_url"], f"perdure run --home {stack.home}"):
+        assert part in said
+    assert httpx2.get(f"{up['api_url']}/docs", timeout=10, trust_env=False).status_code == 200
+
+
+def test_tools_are_found_where_up_was_typed_and_a_worker_py_there_does_not_stand_in_for_ours(stack: UpProcess) -> None:
+    assert "my_tool" in [tool["name"] for tool in stack.get("/v1/tools")["data"]]
+    assert "worker ready" in (stack.home / "logs" / "worker-1.log").read_text()
+
+
+def test_the_tour_runs_from_the_command_line_and_is_listed_and_shown(stack: UpProcess) -> None:
+    ran = stack.perdure("run", "Show me what you can do")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "→ calculator" in ran.stdout
+    assert "That was the tour." in ran.stdout
+    last = ran.stdout.splitlines()[-1]
+    assert last.startswith("completed · ")
+    run_id = last.rsplit(" ", 1)[-1]
+    assert run_id in stack.perdure("ls").stdout
+    shown = stack.perdure("show", run_id[: len("run_") + 20]).stdout
+    assert "calculator" in shown
+    assert f"{stack.up()['temporal_ui_url']}/namespaces/default/workflows/{run_id}" in shown
+    watched = stack.perdure("watch", "last", "--json")
+    events = [json.loads(line) for line in watched.stdout.splitlines()]
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert stack.perdure("ls", "--status", "failed").stdout.strip() == "no runs"
+
+
+def test_a_session_is_continued(stack: UpProcess) -> None:
+    first = json.loads(stack.perdure("run", "One", "--model", "scripted/echo", "--no-follow", "--json").stdout)
+    stack.perdure("watch", first["id"])
+    second = stack.perdure("run", "Two", "--model", "scripted/echo", "--tool", "none", "--session", first["session_id"])
+    assert second.returncode == 0, second.stderr
+    assert len(stack.get(f"/v1/sessions/{first['session_id']}/messages")["data"]) == 4
+
+
+def test_a_run_is_cancelled_from_the_command_line(stack: UpProcess) -> None:
+    run = json.loads(stack.perdure("run", "Go slowly", "--model", "scripted/slow", "--no-follow", "--json").stdout)
+    assert stack.perdure("cancel", run["id"], "--reason", "a test").returncode == 0
+    assert stack.perdure("watch", run["id"]).returncode == 1
+    assert stack.get(f"/v1/runs/{run['id']}")["status"] == "cancelled"
+
+
+def test_what_the_api_refuses_is_said_in_its_words(stack: UpProcess) -> None:
+    refused = stack.perdure("run", "Hello", "--model", "nobody/nothing")
+    assert refused.returncode == 1
+    assert "(unknown_model)" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_the_doctor_finds_nothing_wrong(stack: UpProcess) -> None:
+    until(lambda: stack.get("/readyz")["status"] == "ready")
+    report = stack.perdure("doctor", "--json")
+    findings = json.loads(report.stdout)["findings"]
+    assert [finding for finding in findings if finding["level"] == "fail"] == []
+    assert {"Temporal", "dispatch", "journal", "API", "API: workers"} <= {finding["what"] for finding in findings}
+    assert report.returncode == 0
+
+
+def test_a_second_up_in_the_same_home_is_refused_and_says_who_is_there(stack: UpProcess) -> None:
+    second = stack.perdure("up")
+    assert second.returncode == 1
+    assert f"pid {stack.process.pid} already runs in {stack.home}" in second.stderr
+    assert stack.up()["api_url"] in second.stderr
+
+
+@pytest.mark.parametrize("name", ["temporal", "vendors", "worker-1", "worker-2", "api"])
+def test_any_child_that_is_killed_is_replaced_and_a_run_in_flight_reaches_its_reader_whole(
+    stack: UpProcess, name: str
+) -> None:
+    before = stack.pids()
+    run = json.loads(stack.perdure("run", "Show me", "--model", "scripted/tour", "--no-follow", "--json").stdout)
+    command = [sys.executable, "-P", "-m", "perdure.cli", "watch", run["id"], "--json", "--home", str(stack.home)]
+    reader = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True)
+    assert reader.stdout is not None
+    try:
+        lines = [reader.stdout.readline() for _ in range(12)]  # somewhere in its first or second turn
+        os.kill(before[name], signal.SIGKILL)
+        rest, _ = reader.communicate(timeout=60)
+    finally:
+        reader.kill()
+    events = [json.loads(line) for line in [*lines, *rest.splitlines()]]
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert events[-1]["type"] == "run.completed"
+    until(lambda: stack.pids()[name] != before[name])
+    after = stack.pids()
+    assert not gone(after[name])
+    assert {other: pid for other, pid in after.items() if other != name} == {
+        other: pid for other, pid in before.items() if other != name
+    }
+    assert stack.up()["pid"] == stack.process.pid
+
+
+def test_the_supervisor_is_small(stack: UpProcess) -> None:
+    assert psutil.Process(stack.process.pid).memory_info().rss < 60 * 1024**2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the next `perdure up` clears away")
+def test_an_up_that_is_killed_leaves_no_child_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    first = UpProcess(tmp_path / "home", cwd=tmp_path).ready()
+    second = None
+    try:
+        pids, old = first.pids(), first.up()
+        slow = ["run", "Hello", "--model", "scripted/slow", "--no-follow", "--json"]
+        run = json.loads(first.perdure(*slow).stdout)
+        first.process.kill()
+        first.process.wait()
+        until(lambda: all(gone(pid) for pid in pids.values()), 5)
+        assert old["pid"] == first.process.pid
+        second = UpProcess(tmp_path / "home", cwd=tmp_path).ready()
+        assert second.perdure("watch", run["id"], timeout=90).returncode == 0
+        pids = second.pids()
+        second.process.send_signal(signal.SIGTERM)
+        assert second.process.wait(timeout=50) == 0
+        assert all(gone(pid) for pid in pids.values())
+        assert not (tmp_path / "home" / "up.json").exists()
+    finally:
+        first.end()
+        if second:
+            second.end()
+
+
+def test_with_temporal_address_set_that_server_is_used_and_none_is_started(stack: UpProcess, tmp_path: Path) -> None:
+    address = stack.up()["temporal_address"]
+    other = UpProcess(tmp_path / "home", cwd=tmp_path, TEMPORAL_ADDRESS=address, PERDURE_TASK_QUEUE="other").ready()
+    try:
+        up = other.up()
+        assert up["temporal_address"] == address
+        assert up["temporal_ui_url"] is None
+        assert "temporal" not in other.pids()
+        assert other.perdure("run", "Hello", "--model", "scripted/hello").returncode == 0
+    finally:
+        other.end()
