@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import anthropic
 import httpx2
@@ -19,6 +18,8 @@ import uvicorn
 import yaml
 
 from perdure.providers.scripted import create_app
+from perdure.providers.scripted.__main__ import listen
+from perdure.providers.scripted.app import ScriptedVendors
 from tests.scripted.talk import DIALECTS, Talk
 
 NO_KEY = "no-key-needed"
@@ -83,32 +84,59 @@ def _client(options: dict[str, Any]) -> dict[str, Any]:
     return {"api_key": NO_KEY, "max_retries": 0, "timeout": 20, "_strict_response_validation": True, **options}
 
 
-Serve = Callable[[dict[str, Any]], Served]
+class Serve(Protocol):
+    def __call__(self, scripts: dict[str, Any], **options: Any) -> Served: ...
+
+
+class House:
+    """Many servers at one address, told apart by the first part of the path: starting a port takes longer
+    than most tests."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.apps: dict[str, Any] = {}
+
+    def add(self, app: Any) -> str:
+        name = f"server{len(self.apps)}"
+        self.apps[name] = app
+        return f"{self.url}/{name}"
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        _, name, *rest = scope["path"].split("/")
+        await self.apps[name]({**scope, "path": "/" + "/".join(rest)}, receive, send)
+
+
+@pytest.fixture(scope="package")
+def house() -> Iterator[House]:
+    house = House()
+    listener = listen("127.0.0.1", 0)
+    house.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    config = uvicorn.Config(house, log_level="critical", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    yield house
+    server.should_exit = True
+    thread.join()
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
+def serve(house: House, tmp_path: Path) -> Iterator[Serve]:
     """Starts a server with these scripts (name to script) beside the shipped ones."""
-    started: list[tuple[uvicorn.Server, threading.Thread]] = []
+    started: list[ScriptedVendors] = []
 
     def start(scripts: dict[str, Any], **options: Any) -> Served:
         folder = tmp_path / f"scripts{len(started)}"
         folder.mkdir()
-        for name, script in scripts.items():
-            (folder / f"{name}.yaml").write_text(yaml.safe_dump(script))
         log_file = tmp_path / f"log{len(started)}.jsonl"
+        served = Served("", folder, log_file)
+        for name, script in scripts.items():
+            served.write(name, script)
         app = create_app(folder, log_file, **options)
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(app, log_level="critical", access_log=False, timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        started.append((server, thread))
-        return Served(f"http://127.0.0.1:{listener.getsockname()[1]}", folder, log_file)
+        started.append(app)
+        served.url = house.add(app)
+        return served
 
     yield start
-    for server, _ in started:
-        server.should_exit = True
-    for _, thread in started:
-        thread.join()
+    for app in started:
+        app.vendors.log.close()

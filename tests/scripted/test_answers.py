@@ -32,14 +32,17 @@ def test_reasoning_text_and_parallel_calls_arrive_as_written(serve: Serve, diale
     arguments = {"path": "grüße.md", "lines": [1, 2, {"deep": None}]}
     turn = {
         "reasoning": "First I think about it at some length.",
-        "text": "Then I speak. Ünïcödé and \"quotes\" and a line\nbreak.",
+        "text": 'Then I speak. Ünïcödé and "quotes" and a line\nbreak.',
         "tool_calls": [{"name": "read_file", "arguments": arguments}, {"name": "current_time"}],
         "chunk": 7,
     }
     reply = serve({"s": {"turns": [turn]}}).talk(dialect, "s").ask(stream)
     assert reply.reasoning == turn["reasoning"]
     assert reply.text == turn["text"]
-    assert [(name, json.loads(text)) for _, name, text in reply.calls] == [("read_file", arguments), ("current_time", {})]
+    assert [(name, json.loads(text)) for _, name, text in reply.calls] == [
+        ("read_file", arguments),
+        ("current_time", {}),
+    ]
     assert len({call_id for call_id, _, _ in reply.calls}) == 2
     if stream:
         assert reply.pieces > 15  # about 120 characters in pieces of 7
@@ -105,7 +108,9 @@ def test_the_model_may_be_named_with_the_prefix_of_the_product(serve: Serve, dia
 
 def test_without_being_asked_for_it_openai_sends_no_encrypted_reasoning_and_no_usage_chunk(serve: Serve) -> None:
     client = serve({"s": {"turns": [{"reasoning": "hm", "text": "x"}]}}).openai()
-    assert client.responses.create(model="s", input="go").output[0].encrypted_content is None
+    item = client.responses.create(model="s", input="go").output[0]
+    assert item.type == "reasoning"
+    assert item.encrypted_content is None
     chunks = client.chat.completions.create(model="s", messages=[{"role": "user", "content": "go"}], stream=True)
     assert all(chunk.choices and chunk.usage is None for chunk in chunks)
 
@@ -159,7 +164,7 @@ def test_tokens_are_counted_without_an_answer(serve: Serve) -> None:
 
 
 def test_a_response_says_what_it_was_asked(serve: Serve) -> None:
-    tool = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}, "strict": False}
+    tool: Any = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}, "strict": False}
     served: Served = serve({})
     answer = served.openai().responses.create(
         model="hello", input="go", instructions="Be brief.", tools=[tool], reasoning={"effort": "low"}, store=False

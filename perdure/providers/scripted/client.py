@@ -33,7 +33,6 @@ class Client:
         self._gone: asyncio.Future[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.started = False
 
     def header(self, name: bytes) -> str | None:
         value = self.headers.get(name)
@@ -84,7 +83,6 @@ class Client:
 
     async def start(self, status: int, headers: Headers) -> None:
         self.check()
-        self.started = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, body: bytes, *, more: bool = True) -> None:

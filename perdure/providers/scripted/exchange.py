@@ -201,7 +201,6 @@ class Exchange:
         await client.start(200, SSE_HEADERS + self._id_headers(answer.id))
         self._log("first_byte")
         sent = pieces = 0
-        whole = not fault.no_terminal_event and fault.garbage is None
         for event in self._dialect.events(question.body, answer):
             if sent == fault.cut:
                 raise Broken
@@ -226,7 +225,8 @@ class Exchange:
         if sent == fault.cut:
             raise Broken
         await client.write(b"", more=False)
-        self._log("completed" if whole else "delivered")
+        broken = fault.no_terminal_event or (fault.garbage is not None and fault.garbage <= sent)
+        self._log("delivered" if broken else "completed")
 
     async def _break_off(self, question: Question, sent: int) -> None:
         """The error in the middle of a stream, which then ends in order."""

@@ -14,7 +14,7 @@ from pydantic_core import from_json
 from perdure.providers.scripted.script import Script
 
 SUFFIXES = (".yaml", ".yml", ".json")
-_TEXT_FORMS = {"string", "lorem", "repeat"}  # tags of the text union, no part of what the author wrote
+_TEXT_FORMS = {"a string", "some words", "a repetition"}  # tags of the text union, no part of what the author wrote
 
 
 class ScriptError(Exception):
@@ -59,7 +59,7 @@ def _script(path: Path, prefix: str, body: Any, name: str | None = None) -> Scri
     except ValidationError as error:
         lines = []
         for problem in error.errors(include_url=False):
-            place = [str(part) for part in problem["loc"] if part not in _TEXT_FORMS or problem["type"] == "missing"]
+            place = [str(part) for part in problem["loc"] if part not in _TEXT_FORMS]
             where = ".".join([prefix, *place] if prefix else place) or "the script"
             lines.append(f"{path}: {where}: {problem['msg'].removeprefix('Value error, ')}")
         raise ScriptError("\n".join(lines)) from None

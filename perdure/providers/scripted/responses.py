@@ -20,6 +20,8 @@ error = openai_errors.error
 def steps(body: dict[str, Any]) -> Iterator[Step]:
     """Items of one reply follow each other in the order reasoning, message, calls; an item that steps back in
     that order begins the next reply."""
+    if earlier := body.get("previous_response_id"):
+        raise BadTranscript(f"Previous response with id '{earlier}' not found.")  # nothing is stored here
     items = body.get(TRANSCRIPT)
     if isinstance(items, str):
         yield Step("user", items, (), 0)

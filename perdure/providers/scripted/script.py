@@ -55,7 +55,7 @@ right) or ``always: true``. Several faults of a turn come one after the other::
     - duplicate_call_ids: true    # all tool calls share one id
     - empty: true                 # an answer without content
 
-Without streaming ``cut``, ``garbage`` and ``no_terminal_event`` break the body instead, ``error_event``
+An event that the stream does not reach brings no fault. Without streaming ``cut``, ``garbage`` and ``no_terminal_event`` break the body instead, ``error_event``
 becomes status 500 and ``hang`` comes before the body.
 """
 
@@ -96,16 +96,16 @@ class Repeated(_Strict):
 def _text_form(value: Any) -> str | None:
     match value:
         case str():
-            return "string"
+            return "a string"
         case Lorem() | {"lorem": _}:
-            return "lorem"
+            return "some words"
         case Repeated() | {"repeat": _}:
-            return "repeat"
+            return "a repetition"
     return None
 
 
 TextSpec = Annotated[
-    Annotated[str, Tag("string")] | Annotated[Lorem, Tag("lorem")] | Annotated[Repeated, Tag("repeat")],
+    Annotated[str, Tag("a string")] | Annotated[Lorem, Tag("some words")] | Annotated[Repeated, Tag("a repetition")],
     Discriminator(
         _text_form,
         custom_error_type="text_form",
