@@ -25,7 +25,7 @@ class JournalTrouble(Exception):
 
 
 class NotFound(Exception):
-    """No such object in this project. ``kind`` is ``run``, ``session``, ``agent`` or ``blob``."""
+    """No such object in this project. ``kind`` is ``run``, ``session``, ``agent``, ``call`` or ``blob``."""
 
     def __init__(self, kind: str, id_: str) -> None:
         super().__init__(f"no {kind} {id_!r}")
@@ -46,6 +46,14 @@ class RunOver(Exception):
     def __init__(self, run_id: str, status: RunStatus) -> None:
         super().__init__(f"run {run_id} is {status}")
         self.run_id, self.status = run_id, status
+
+
+class NameTaken(Exception):
+    """Another agent of the project has this name: an agent cannot be renamed to it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"another agent is named {name!r}")
+        self.name = name
 
 
 class InvalidCursor(Exception):

@@ -1,0 +1,222 @@
+"""The events the journal writes by itself: their keys and their data, in one place.
+
+==================  ==============================================================================
+type                data
+==================  ==============================================================================
+run.created         goal (preview), agent, model
+run.queued          (empty)
+run.recovering      key, lost_attempt
+run.recovered       key, attempt, after_ms
+run.updated         labels, metadata: those that were given
+run.<terminal>      status, stop_reason, usage, error? (code, message, retryable, call_id, attempts)
+turn.started        turn
+turn.completed      turn
+model.started       turn, model, attempt
+model.completed     turn, stop_reason, usage, latency_ms, first_token_ms, attempt
+model.aborted       attempt, reason: lost | failed | superseded
+model.retrying      attempt (the one that failed), code, message, retry_in_seconds
+message.added       message (whole; put in by the reader, from the message's number)
+text.delta ...      text, index
+tool.requested      tool, arguments_preview, bytes, refusal?
+tool.started        tool, attempt
+tool.retrying       tool, attempt (the one that is over), code, message, retry_in_seconds
+tool.completed      tool, preview, bytes, blob?
+tool.failed         tool, code, message, bytes; tool.denied and tool.unknown alike
+inbox.accepted      delivery
+inbox.applied       number
+inbox.returned      reason
+usage.updated       key, attempt, usage: of an answer that was paid but came second
+==================  ==============================================================================
+
+``usage`` is {input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens,
+cost_usd}; ``cost_usd`` is a decimal string, null when nobody knows the price. A preview has at most
+200 characters. Model events and deltas carry the call's key as ``call_id``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from perdure.contract import Block, ToolCallBlock
+from perdure.core.happenings import CallAsked
+from perdure.core.state import Failure, Json, Outcome, OutboxEvent, Usage
+from perdure.store.journal import CallRow, ModelCommit, NewEvent, ToolCommit
+from perdure.store.json_text import dump
+
+DELTAS = ("text.delta", "reasoning.delta", "tool_args.delta")
+PREVIEW_CHARACTERS_MAX = 200  # enough to recognise it in a list; the whole is one request away
+
+STATUS_AFTER = {
+    "run.started": "running",
+    "run.waiting": "waiting",
+    "run.requires_action": "requires_action",
+    "run.paused": "paused",
+    "run.resumed": "running",
+    "run.cancelling": "cancelling",
+}
+
+
+def usd(micros: int) -> str:
+    """Micro-USD as a decimal string with two to six places: ``2.50``, ``0.000375``."""
+    places = f"{abs(micros) % 1_000_000:06d}".rstrip("0").ljust(2, "0")
+    return f"{'-' if micros < 0 else ''}{abs(micros) // 1_000_000}.{places}"
+
+
+def usage_data(usage: Usage) -> dict[str, Json]:
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_read_tokens": usage.cache_read_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+        "cost_usd": None if usage.unpriced_calls else usd(usage.cost_micros),
+    }
+
+
+def preview(text: str) -> str:
+    return text if len(text) <= PREVIEW_CHARACTERS_MAX else text[: PREVIEW_CHARACTERS_MAX - 1] + "…"
+
+
+def goal(content: Sequence[Block]) -> str:
+    return preview(" ".join(block["text"] for block in content if block["type"] == "text"))
+
+
+def from_outbox(event: OutboxEvent) -> NewEvent:
+    return NewEvent(event.type, event.data, event.key)
+
+
+def created(content: Sequence[Block], agent: str, model: str) -> NewEvent:
+    return NewEvent("run.created", {"goal": goal(content), "agent": agent, "model": model}, "created")
+
+
+def queued() -> NewEvent:
+    return NewEvent("run.queued", {}, "queued")
+
+
+def ended(key: str, outcome: Outcome, usage: Usage) -> NewEvent:
+    data: dict[str, Json] = {"status": outcome.status, "stop_reason": outcome.stop_reason, "usage": usage_data(usage)}
+    if outcome.failure:
+        data["error"] = failure_data(outcome.failure)
+    return NewEvent(f"run.{outcome.status}", data, f"{key}/ended")
+
+
+def failure_data(failure: Failure) -> dict[str, Json]:
+    return {
+        "code": failure.code,
+        "message": failure.message,
+        "retryable": failure.retryable,
+        "call_id": failure.call_id,
+        "attempts": failure.attempts,
+    }
+
+
+def recovering(key: str, lost_attempt: int) -> NewEvent:
+    data: dict[str, Json] = {"key": key, "lost_attempt": lost_attempt}
+    return NewEvent("run.recovering", data, f"{key}/{lost_attempt}/recovering", call_id=key)
+
+
+def recovered(key: str, attempt: int, after_ms: int) -> NewEvent:
+    data: dict[str, Json] = {"key": key, "attempt": attempt, "after_ms": after_ms}
+    return NewEvent("run.recovered", data, f"{key}/{attempt}/recovered", call_id=key)
+
+
+def turn_started(turn: int) -> NewEvent:
+    return NewEvent("turn.started", {"turn": turn}, f"turn-{turn}/started")
+
+
+def turn_completed(turn: int) -> NewEvent:
+    return NewEvent("turn.completed", {"turn": turn}, f"turn-{turn}/completed")
+
+
+def model_started(key: str, turn: int, model: str, attempt: int) -> NewEvent:
+    data: dict[str, Json] = {"turn": turn, "model": model, "attempt": attempt}
+    return NewEvent("model.started", data, f"{key}/{attempt}/started", call_id=key, attempt=attempt)
+
+
+def model_aborted(key: str, attempt: int, reason: str) -> NewEvent:
+    data: dict[str, Json] = {"attempt": attempt, "reason": reason}
+    return NewEvent("model.aborted", data, f"{key}/{attempt}/aborted", call_id=key, attempt=attempt)
+
+
+def model_retrying(key: str, attempt: int, failure: Failure, retry_in_seconds: float) -> NewEvent:
+    data: dict[str, Json] = {
+        "attempt": attempt,
+        "code": failure.code,
+        "message": failure.message,
+        "retry_in_seconds": retry_in_seconds,
+    }
+    return NewEvent("model.retrying", data, f"{key}/{attempt}/retrying", call_id=key, attempt=attempt)
+
+
+def model_completed(call: CallRow, attempt: int, commit: ModelCommit, latency_ms: int) -> NewEvent:
+    data: dict[str, Json] = {
+        "turn": call.turn,
+        "stop_reason": commit.stop,
+        "usage": usage_data(commit.usage),
+        "latency_ms": latency_ms,
+        "first_token_ms": commit.first_token_ms,
+        "attempt": attempt,
+    }
+    return NewEvent("model.completed", data, f"{call.key}/completed", call_id=call.key, attempt=attempt)
+
+
+def paid_twice(key: str, attempt: int, usage: Usage) -> NewEvent:
+    """Its key is what adds the usage of a second answer to the run only once."""
+    data: dict[str, Json] = {"key": key, "attempt": attempt, "usage": usage_data(usage)}
+    return NewEvent("usage.updated", data, f"{key}/{attempt}/paid", call_id=key, attempt=attempt)
+
+
+def tool_requested(call_id: str, asked: CallAsked, block: ToolCallBlock) -> NewEvent:
+    arguments = dump(block["arguments"]) if "arguments" in block else block.get("raw_arguments", "")
+    data: dict[str, Json] = {
+        "tool": asked.tool,
+        "arguments_preview": preview(arguments),
+        "bytes": len(arguments.encode(errors="surrogatepass")),
+    }
+    if asked.refusal is not None:
+        data["refusal"] = asked.refusal
+    return NewEvent("tool.requested", data, f"{call_id}/requested", call_id=call_id)
+
+
+def tool_started(call: CallRow, attempt: int) -> NewEvent:
+    data: dict[str, Json] = {"tool": call.name, "attempt": attempt}
+    return NewEvent("tool.started", data, f"{call.key}/{attempt}/started", call_id=call.key, attempt=attempt)
+
+
+def tool_retrying(call: CallRow, attempt: int, code: str, message: str, retry_in_seconds: float) -> NewEvent:
+    data: dict[str, Json] = {
+        "tool": call.name,
+        "attempt": attempt,
+        "code": code,
+        "message": message,
+        "retry_in_seconds": retry_in_seconds,
+    }
+    return NewEvent("tool.retrying", data, f"{call.key}/{attempt}/retrying", call_id=call.key, attempt=attempt)
+
+
+def tool_ended(call: CallRow, attempt: int | None, commit: ToolCommit, result_bytes: int) -> NewEvent:
+    denied = commit.status == "failed" and commit.code == "tool_denied"
+    data: dict[str, Json] = {"tool": call.name}
+    if commit.status == "completed":
+        data["preview"] = preview(commit.text)
+    else:
+        data["code"], data["message"] = commit.code, preview(commit.text)
+    data["bytes"] = result_bytes
+    if commit.blob:
+        data["blob"] = commit.blob
+    type_ = "tool.denied" if denied else f"tool.{commit.status}"
+    return NewEvent(type_, data, f"{call.key}/ended", call_id=call.key, attempt=attempt)
+
+
+def inbox_accepted(message_id: str, delivery: str) -> NewEvent:
+    return NewEvent("inbox.accepted", {"delivery": delivery}, f"{message_id}/accepted", message_id=message_id)
+
+
+def inbox_applied(message_id: str, number: int) -> NewEvent:
+    return NewEvent("inbox.applied", {"number": number}, f"{message_id}/applied", message_id=message_id)
+
+
+def inbox_returned(message_id: str, reason: str) -> NewEvent:
+    return NewEvent("inbox.returned", {"reason": reason}, f"{message_id}/returned", message_id=message_id)
+
+

@@ -1,0 +1,247 @@
+"""Runs from their creation to their end, except what activities write about calls (``sql_calls.py``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, and_, bindparam, func, insert, select, update
+
+from perdure.core.state import Failure, Json, Outcome, OutboxEvent
+from perdure.store import events as say
+from perdure.store.journal import NewEvent, NewRun, NotFound, Page, RunOver, RunRow, SessionBusy
+from perdure.store.json_text import dump, dump_map, load, load_map, plain
+from perdure.store.paging import page_of
+from perdure.store.run_transaction import RunTransaction, new_id, now_ms, usage_of
+from perdure.store.schema import messages, run_labels, runs, sessions
+from perdure.store.sql_inbox import return_messages
+
+_input, _output = messages.alias("input"), messages.alias("output")
+_SHOW = (
+    select(
+        runs,
+        sessions.c.id.label("session_id"),
+        _input.c.content.label("input"),
+        _output.c.content.label("output"),
+    )
+    .join(sessions, sessions.c.no == runs.c.session_no)
+    .outerjoin(_input, and_(_input.c.session_no == runs.c.session_no, _input.c.number == runs.c.input_number))
+    .outerjoin(_output, and_(_output.c.session_no == runs.c.session_no, _output.c.number == runs.c.output_number))
+)
+_SHOW_ONE = _SHOW.where(runs.c.id == bindparam("run_id"))
+_UNSTARTED = (
+    _SHOW.where(~runs.c.workflow_started, runs.c.status == "queued", runs.c.created_ms <= bindparam("before_ms"))
+    .order_by(runs.c.created_ms)
+    .limit(bindparam("most"))
+)
+_WORKFLOW_STARTED = update(runs).where(runs.c.id == bindparam("run_id")).values(workflow_started=True)
+_TAKE_SESSION = (
+    select(sessions.c.no, sessions.c.active_run_id)
+    .where(sessions.c.id == bindparam("session_id"), sessions.c.project_id == bindparam("project_id"))
+    .with_for_update()
+)
+_OCCUPY = update(sessions).where(sessions.c.no == bindparam("session")).values(active_run_id=bindparam("run_id"))
+_LAST_NUMBER = select(func.max(messages.c.number)).where(messages.c.session_no == bindparam("session"))
+_ADD_RUN = insert(runs)
+_ADD_SESSION = insert(sessions)
+_ADD_LABELS = insert(run_labels)
+_PATCH = (
+    update(runs)
+    .where(runs.c.no == bindparam("run"))
+    .values(labels=bindparam("new_labels"), metadata=bindparam("new_metadata"))
+)
+
+
+def create_run(connection: Connection, new: NewRun) -> RunRow:
+    run_id = plain(new.run_id)
+    existing = connection.execute(_SHOW_ONE, {"run_id": run_id}).mappings().one_or_none()
+    if existing is not None:
+        if existing["project_id"] != new.project_id:
+            raise NotFound("run", new.run_id)
+        return run_of(existing)
+    at_ms = now_ms()
+    session_no, last_number = _session_for(connection, new, run_id, at_ms)
+    no = connection.execute(_ADD_RUN, _new_row(new, run_id, session_no, last_number, at_ms)).inserted_primary_key[0]  # type: ignore[index]
+    _label(connection, no, new.labels)
+    run = RunTransaction(connection, run_id)
+    run.append(say.created(new.input, new.definition["name"], new.definition["model"]))
+    run.add_message("user", new.input)
+    run.append(say.queued())
+    run.save()
+    return get_run(connection, run_id, None)
+
+
+def _session_for(connection: Connection, new: NewRun, run_id: str, at_ms: int) -> tuple[int, int]:
+    """The session's number and that of its newest message; the session is occupied by this run now."""
+    if new.session_id is None:
+        row = {
+            "id": new_id("ses"), "project_id": new.project_id, "active_run_id": run_id, "created_ms": at_ms,
+        }  # fmt: skip
+        return connection.execute(_ADD_SESSION, row).inserted_primary_key[0], 0  # type: ignore[index]
+    where = {"session_id": plain(new.session_id), "project_id": new.project_id}
+    session = connection.execute(_TAKE_SESSION, where).one_or_none()
+    if session is None:
+        raise NotFound("session", new.session_id)
+    if session.active_run_id is not None:
+        raise SessionBusy(new.session_id, session.active_run_id)
+    connection.execute(_OCCUPY, {"session": session.no, "run_id": run_id})
+    return session.no, connection.execute(_LAST_NUMBER, {"session": session.no}).scalar() or 0
+
+
+def _new_row(new: NewRun, run_id: str, session_no: int, last_number: int, at_ms: int) -> dict[str, Any]:
+    zeros = (
+        "last_seq", "last_call", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens",
+        "reasoning_tokens", "cost_micros", "unpriced_calls", "turns", "recovering", "depth",
+    )  # fmt: skip
+    return dict.fromkeys(zeros, 0) | {
+        "id": run_id,
+        "project_id": new.project_id,
+        "session_no": session_no,
+        "agent_id": new.agent_id,
+        "agent_version": new.agent_version,
+        "definition": dump(new.definition),
+        "status": "queued",
+        "input_number": last_number + 1,
+        "last_number": last_number,
+        "workflow_started": False,
+        "last_progress_ms": at_ms,
+        "deadline_ms": new.deadline_ms,
+        "created_ms": at_ms,
+        "root_run_id": run_id,
+        "labels": dump_map(new.labels),
+        "metadata": dump_map(new.metadata),
+        "traceparent": plain(new.traceparent) if new.traceparent is not None else None,
+    }
+
+
+def _label(connection: Connection, run_no: int, labels: Mapping[str, str]) -> None:
+    """The labels once more as rows, to be searched by."""
+    if labels:
+        rows = {plain(name): plain(value) for name, value in labels.items()}
+        connection.execute(_ADD_LABELS, [{"run_no": run_no, "name": k, "value": v} for k, v in rows.items()])
+
+
+def get_run(connection: Connection, run_id: str, project_id: str | None) -> RunRow:
+    row = connection.execute(_SHOW_ONE, {"run_id": plain(run_id)}).mappings().one_or_none()
+    if row is None or (project_id is not None and row["project_id"] != project_id):
+        raise NotFound("run", run_id)
+    return run_of(row)
+
+
+def list_runs(
+    connection: Connection, project_id: str, *, limit: int, cursor: str | None, descending: bool,
+    statuses: Sequence[str], session_id: str | None, agent_id: str | None, parent_run_id: str | None,
+    root_run_id: str | None, labels: Mapping[str, str] | None, created_from_ms: int | None, created_before_ms: int | None,
+) -> Page[RunRow]:  # fmt: skip
+    query = _SHOW.where(runs.c.project_id == project_id)
+    for column, value in (
+        (sessions.c.id, session_id), (runs.c.agent_id, agent_id), (runs.c.parent_run_id, parent_run_id),
+        (runs.c.root_run_id, root_run_id),
+    ):  # fmt: skip
+        if value is not None:
+            query = query.where(column == plain(value))
+    if statuses:
+        query = query.where(runs.c.status.in_(list(statuses)))
+    for name, value in (labels or {}).items():
+        label = run_labels.alias()
+        query = query.where(
+            select(label.c.run_no)
+            .where(label.c.run_no == runs.c.no, label.c.name == plain(name), label.c.value == plain(value))
+            .exists()
+        )
+    if created_from_ms is not None:
+        query = query.where(runs.c.created_ms >= created_from_ms)
+    if created_before_ms is not None:
+        query = query.where(runs.c.created_ms < created_before_ms)
+    rows, next_cursor = page_of(connection, query, runs, project_id, limit, cursor, descending)
+    return Page([run_of(row) for row in rows], next_cursor)
+
+
+def mark_workflow_started(connection: Connection, run_id: str) -> None:
+    if connection.execute(_WORKFLOW_STARTED, {"run_id": plain(run_id)}).rowcount == 0:
+        raise NotFound("run", run_id)
+
+
+def unstarted_runs(connection: Connection, older_than_ms: int, limit: int) -> list[RunRow]:
+    where = {"before_ms": now_ms() - older_than_ms, "most": limit}
+    return [run_of(row) for row in connection.execute(_UNSTARTED, where).mappings()]
+
+
+def force_cancel(connection: Connection, run_id: str, reason: str) -> RunRow:
+    run = RunTransaction(connection, run_id)
+    _finish(run, "force-cancel", Outcome("cancelled", reason or "cancelled"))
+    run.save()
+    return get_run(connection, run_id, None)
+
+
+def update_run(
+    connection: Connection, run_id: str, labels: Mapping[str, str] | None, metadata: Mapping[str, Json] | None
+) -> RunRow:
+    run = RunTransaction(connection, run_id)
+    row = connection.execute(_SHOW_ONE, {"run_id": run.id}).mappings().one()
+    if labels is not None:
+        connection.execute(run_labels.delete().where(run_labels.c.run_no == run.no))
+        _label(connection, run.no, labels)
+    patch = {
+        "run": run.no,
+        "new_labels": dump_map(labels) if labels is not None else row["labels"],
+        "new_metadata": dump_map(metadata) if metadata is not None else row["metadata"],
+    }
+    connection.execute(_PATCH, patch)
+    given = {"labels": labels, "metadata": metadata}
+    data: dict[str, Json] = {name: dict(value) for name, value in given.items() if value is not None}
+    run.append(NewEvent("run.updated", data, new_id("updated")))
+    run.save()
+    return get_run(connection, run_id, None)
+
+
+def record(
+    connection: Connection, run_id: str, key: str, outbox: Sequence[OutboxEvent], outcome: Outcome | None
+) -> None:
+    run = RunTransaction(connection, run_id, even_if_over=True)
+    if run.over:
+        wanted = {f"{key}/ended"} if outcome else {event.key for event in outbox}
+        if wanted and wanted <= run.known(wanted):  # this very record came through before: done again, in vain
+            return
+        raise RunOver(run.id, run.status)
+    run.append_outbox(outbox)
+    if outcome:
+        _finish(run, key, outcome)
+    run.save()
+
+
+def _finish(run: RunTransaction, key: str, outcome: Outcome) -> None:
+    return_messages(run, "run_ended")
+    run.append(say.ended(key, outcome, run.usage))
+    run.end(outcome.status, outcome.stop_reason, outcome.failure)
+
+
+def run_of(row: RowMapping) -> RunRow:
+    return RunRow(
+        id=row["id"],
+        project_id=row["project_id"],
+        session_id=row["session_id"],
+        agent_id=row["agent_id"],
+        agent_version=row["agent_version"],
+        definition=load(row["definition"]),
+        status=row["status"],
+        stop_reason=row["stop_reason"],
+        input=load(row["input"]),
+        output=load(row["output"]) if row["output"] is not None else None,
+        error=Failure(**load(row["error"])) if row["error"] is not None else None,
+        usage=usage_of(row),
+        turns=row["turns"],
+        last_seq=row["last_seq"],
+        last_progress_ms=row["last_progress_ms"],
+        recovering=row["recovering"] > 0,
+        workflow_started=bool(row["workflow_started"]),
+        deadline_ms=row["deadline_ms"],
+        created_ms=row["created_ms"],
+        started_ms=row["started_ms"],
+        completed_ms=row["completed_ms"],
+        parent_run_id=row["parent_run_id"],
+        root_run_id=row["root_run_id"],
+        depth=row["depth"],
+        labels=load_map(row["labels"]),
+        metadata=load_map(row["metadata"]),
+    )
