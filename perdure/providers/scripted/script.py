@@ -55,8 +55,8 @@ right) or ``always: true``. Several faults of a turn come one after the other::
     - duplicate_call_ids: true    # all tool calls share one id
     - empty: true                 # an answer without content
 
-An event that the stream does not reach brings no fault. Without streaming ``cut``, ``garbage`` and ``no_terminal_event`` break the body instead, ``error_event``
-becomes status 500 and ``hang`` comes before the body.
+An event number beyond the stream's end brings no fault. Without streaming ``cut``, ``garbage`` and
+``no_terminal_event`` break the body instead, ``error_event`` becomes status 500 and ``hang`` comes before the body.
 """
 
 from __future__ import annotations
