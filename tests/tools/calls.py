@@ -45,8 +45,8 @@ def named(tools: list[AnyTool], name: str) -> AnyTool:
     return next(tool for tool in tools if tool.description["name"] == name)
 
 
-async def asked(tool: AnyTool, call: ToolCallContext | None = None, **arguments: Json) -> str:
-    """Judge the arguments as the core would, then run the call."""
+async def asked(tool: AnyTool, /, *calls: ToolCallContext, **arguments: Json) -> str:
+    """Judge the arguments as the core would, then run the call (a new one when none is given)."""
     problem = tool.problem(arguments)
     assert problem is None, problem
-    return await tool.run(arguments, call or a_call())
+    return await tool.run(arguments, *(calls or (a_call(),)))

@@ -197,7 +197,7 @@ def test_current_call_outside_a_call_says_what_is_wrong() -> None:
 async def test_a_default_is_the_functions_own() -> None:
     @tool
     def f(seen: list[int] = []) -> bool:  # noqa: B006  the point of the test
-        return seen is f.function.__defaults__[0]  # type: ignore[attr-defined]
+        return seen is f.function.__defaults__[0]  # type: ignore[index]
 
     assert await asked(f) == "true"
 

@@ -106,7 +106,7 @@ def test_only_reading_tools_run_in_parallel_unless_the_author_says_so() -> None:
 
 def test_a_tool_is_still_the_function_it_was() -> None:
     assert forecast(Place(city="Bern"), 2).startswith("Bern 2")
-    assert forecast.__name__ == "forecast"
+    assert forecast.__doc__ == forecast.function.__doc__
     assert isinstance(forecast, FunctionTool)
 
 

@@ -39,8 +39,8 @@ def workspace(tmp_path: Path) -> Path:
     return tmp_path / "workspaces" / "run_1"
 
 
-async def use(workspace: Path, tool: str, call: ToolCallContext | None = None, **arguments: Json) -> str:
-    return await asked(named(FILES, tool), call or a_call(workspace), **arguments)
+async def use(workspace: Path, name: str, /, *calls: ToolCallContext, **arguments: Json) -> str:
+    return await asked(named(FILES, name), *(calls or (a_call(workspace),)), **arguments)
 
 
 async def refused(workspace: Path, tool: str, **arguments: Json) -> ToolTrouble:
@@ -348,7 +348,7 @@ async def test_a_file_being_written_when_the_worker_dies_is_old_or_new_never_hal
 async def test_an_attempt_that_wakes_up_late_changes_nothing(workspace: Path, tool: str, step: str) -> None:
     """Attempt 1 freezes; attempt 2 does the work, a later call changes the file; then attempt 1 goes on."""
     await use(workspace, "write_file", path="f", content="a")
-    arguments: dict[str, Json] = {"write_file": {"content": "ab"}, "edit_file": {"old": "a", "new": "ab"}}[tool]
+    arguments: dict[str, Json] = {"content": "ab"} if tool == "write_file" else {"old": "a", "new": "ab"}
 
     def freeze(reached: str) -> None:
         if reached == step:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import ipaddress
+import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -29,6 +31,8 @@ from perdure.tools.threads import ToolThreads
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 _URL_CHARS_MAX = 8_000  # what servers commonly take
+_PORT_MAX = 65_535
+_HOST = re.compile(rb"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?")  # any port is allowed: the address is the boundary
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HEADERS = {
     "user-agent": "perdure (http_get)",
@@ -156,14 +160,18 @@ class _Fetch:
         return addresses
 
     async def _request(self, url: httpx2.URL, address: Address) -> _Page | httpx2.URL:
-        pinned = url.copy_with(host=str(address))
         verify = self._tls() if url.scheme == "https" else False  # False: there is nothing to verify
         extensions = {"sni_hostname": url.raw_host.decode("ascii")} if url.scheme == "https" else {}
-        headers = {**_HEADERS, "host": url.netloc.decode("ascii")}
-        # A client per request: no cookies carried over, no connection shared by two hosts of one address.
+        request = httpx2.Request(
+            "GET",
+            url.copy_with(host=str(address)),
+            headers={**_HEADERS, "host": url.netloc.decode("ascii")},
+            extensions=extensions,
+        )
+        # A transport per request, without a client: no cookies, no proxies, no connection shared by two hosts.
         async with (
-            httpx2.AsyncClient(verify=verify, trust_env=False, timeout=None) as client,
-            client.stream("GET", pinned, headers=headers, extensions=extensions) as response,
+            httpx2.AsyncHTTPTransport(verify=verify) as transport,
+            aclosing(await transport.handle_async_request(request)) as response,
         ):
             location = response.headers.get("location")
             if response.status_code in _REDIRECTS and location is not None:
@@ -197,8 +205,8 @@ def _checked_url(text: str, base: httpx2.URL | None = None) -> httpx2.URL:
         raise ToolTrouble(f"{text[:200]!r} is no URL: {error}", code="invalid_url") from None
     if url.scheme not in ("http", "https"):
         raise ToolTrouble(f"{text[:200]!r}: only http:// and https:// are supported", code="invalid_url")
-    if not url.host:
-        raise ToolTrouble(f"{text[:200]!r} names no host", code="invalid_url")
+    if not _HOST.fullmatch(url.raw_host) or url.port == 0 or (url.port or 1) > _PORT_MAX:
+        raise ToolTrouble(f"{text[:200]!r} names no proper host and port", code="invalid_url")
     if url.userinfo:
         raise ToolTrouble("a URL with a user name or password is not fetched", code="invalid_url")
     return url
