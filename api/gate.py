@@ -3,18 +3,28 @@ sizes, and the answer to our own bugs."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import re
 
 from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ulid import ULID
 
-from api.problems import Problem, problem_of, problem_reply
+from api.problems import Problem, problem_reply
 
 log = logging.getLogger("perdure.api")
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")  # visible ASCII: safe to echo in a header and to log
+DRAIN_BYTES_MAX = 256 * 1024 * 1024  # of a refused body: most clients only read the answer when all is sent
+DRAIN_SECONDS = 5.0  # and no longer than that
+
+
+class _TooLarge(Exception):
+    """Nobody below the gate answers this: what is left of the body must be read first."""
 
 
 class Gate:
@@ -39,7 +49,7 @@ class Gate:
             if message["type"] == "http.request":
                 received += len(message.get("body", b""))
                 if received > self._bytes_max:
-                    raise self._too_large()
+                    raise _TooLarge
             return message
 
         async def marked_send(message: Message) -> None:
@@ -52,20 +62,34 @@ class Gate:
         try:
             announced = headers.get(b"content-length", b"0")
             if announced.isdigit() and int(announced) > self._bytes_max:
-                raise self._too_large()
+                raise _TooLarge
             await self._app(scope, counted_receive, marked_send)
-        except Exception as error:
-            problem = problem_of(error)
-            if problem is None:
-                log.exception("request %s (%s %s) failed", request_id, scope["method"], scope["path"])
-                problem = Problem("internal", f"Perdure failed to answer; its log tells why under {request_id}.")
+        except ClientDisconnect:
+            log.debug("the client of request %s left", request_id)
+        except _TooLarge:
+            if started:
+                raise
+            detail = f"The body is larger than {self._bytes_max} bytes, the limit of one request."
+            problem = Problem("payload_too_large", detail, headers={"connection": "close"})
+            await _answer_then_drain(problem_reply(problem, request_id), receive, marked_send)
+        except Exception:
+            log.exception("request %s (%s %s) failed", request_id, scope["method"], scope["path"])
             if started:
                 raise  # half an answer is out: closing the connection is the only honest end
+            problem = Problem("internal", f"Perdure failed to answer; its log tells why under {request_id}.")
             await problem_reply(problem, request_id)(scope, receive, marked_send)
 
-    def _too_large(self) -> Problem:
-        return Problem(
-            "payload_too_large",
-            f"The body is larger than {self._bytes_max} bytes, the limit of one request.",
-            headers={"connection": "close"},  # the rest of the body is not read
-        )
+
+async def _answer_then_drain(reply: Response, receive: Receive, send: Send) -> None:
+    """Closing while the client still sends would reset the connection, and it would never read why."""
+    await send({"type": "http.response.start", "status": reply.status_code, "headers": reply.raw_headers})
+    await send({"type": "http.response.body", "body": reply.body, "more_body": True})
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            drained = 0
+            while drained < DRAIN_BYTES_MAX:
+                message = await receive()
+                drained += len(message.get("body", b""))
+                if not message.get("more_body"):
+                    break
+    await send({"type": "http.response.body", "body": b""})

@@ -6,6 +6,7 @@ document also carries ``error``, so that stock OpenAI clients read the same body
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,6 +19,8 @@ from starlette.responses import Response
 from api.encoding import encode
 from perdure.runs import TemporalUnavailable
 from perdure.store.journal import InvalidCursor, JournalTrouble, NotFound, RunOver, SessionBusy
+
+log = logging.getLogger("perdure.api")
 
 MEDIA_TYPE: Final = "application/problem+json"
 FIELD_ERRORS_MAX = 20  # a hostile body of a million wrong fields still gets a short answer
@@ -209,7 +212,7 @@ def _validation_problem(error: RequestValidationError) -> Problem:
         ]
         where = errors[0].pointer or "the body"
         return Problem("validation_failed", f"{where}: {errors[0].message}", errors=errors)
-    errors = [FieldError(None, item["type"], item["msg"], str(item["loc"][-1])) for item in found]
+    errors = [FieldError(None, item["type"], item["msg"], str(item["loc"][1])) for item in found]
     return Problem("invalid_request", f"{errors[0].parameter}: {errors[0].message}", errors=errors)
 
 
@@ -235,6 +238,8 @@ def install(app: FastAPI) -> None:
         problem = problem_of(error)
         if problem is None:
             raise error
+        if problem.status >= 500:
+            log.warning("%s %s: %s: %s", request.method, request.url.path, problem.code, error)
         return problem_reply(problem, request.scope.get("state", {}).get("request_id"))
 
     for kind in (

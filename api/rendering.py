@@ -207,4 +207,4 @@ def model(info: ModelInfo) -> Object:
 
 
 def tool(description: ToolDescription) -> Object:
-    return {"object": "tool", **description}
+    return {"id": description["name"], "object": "tool", **description}

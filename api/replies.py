@@ -263,8 +263,11 @@ class ModelOut(Reply):
 
 
 class ToolOut(Reply):
-    name: str
+    """Agents name it by `name`; `id` is the same."""
+
+    id: str
     object: Literal["tool"]
+    name: str
     description: str
     parameters: dict[str, Any]
     effect: Effect

@@ -37,8 +37,18 @@ Metadata = Annotated[
     AfterValidator(_bounded_metadata),
     Field(description="Anything of yours, at most 16 KB of JSON; not looked at."),
 ]
-# A name is what people type and what `name@version` is split at; ids of agents are no names.
-AgentName = Annotated[str, Field(pattern=r"^(?!agt_)[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", examples=["researcher"])]
+
+
+def _no_id(name: str) -> str:
+    if name.startswith("agt_"):
+        raise ValueError("names that begin with agt_ are ids of agents")
+    return name
+
+
+# A name is what people type and what `name@version` is split at.
+AgentName = Annotated[
+    str, AfterValidator(_no_id), Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", examples=["researcher"])
+]
 ModelName = Annotated[str, Field(min_length=1, max_length=256, examples=["openai/gpt-5.5"])]
 ToolName = Annotated[str, Field(min_length=1, max_length=128, examples=["write_file"])]
 

@@ -30,7 +30,7 @@ from perdure.core.state import OutboxEvent, Outcome, Usage
 from perdure.providers import PriceConfig, build_catalog
 from perdure.runs import TemporalUnavailable
 from perdure.settings import Settings
-from perdure.store.journal import Journal, ModelCommit, RunRow, ToolCommit
+from perdure.store.journal import Journal, JournalTrouble, ModelCommit, RunRow, ToolCommit
 from perdure.tools.limits import ToolLimits
 from perdure.tools.registry import build_toolbox
 
@@ -74,6 +74,19 @@ class ObedientRuns:
         self._reach()
 
 
+class Line:
+    """The line to the journal, which can be ``cut``: then every call ends as it does when a database is away."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.cut = False
+
+    def __getattr__(self, name: str) -> Any:
+        if self.cut and name != "close":
+            raise JournalTrouble("the database does not answer")
+        return getattr(self._journal, name)
+
+
 @dataclass
 class Service:
     """One API process's worth of application, and clients of it."""
@@ -81,6 +94,7 @@ class Service:
     app: FastAPI
     http: httpx2.AsyncClient
     journal: Journal
+    line: Line
     runs: ObedientRuns
     url: str
 
@@ -130,7 +144,7 @@ class Service:
         return ids
 
     async def used_tool(self, run_id: str, call_id: str, text: str, *, whole: bytes | None = None) -> None:
-        await self.journal.begin_tool(run_id, call_id, worker="w")
+        await self.journal.begin_tool(run_id, call_id, worker="w", may_repeat=True)
         blob = await self.journal.put_blob(whole, "text/plain") if whole else None
         commit = ToolCommit("completed", text, blob=blob, bytes=len(whole or b""))
         await self.journal.commit_tool(run_id, call_id, commit)
@@ -189,11 +203,12 @@ async def serve(home: Path, **settings: Any) -> AsyncIterator[Service]:
     configured = Settings(home=home, **settings)
     runs = ObedientRuns()
     journal = await open_journal(configured.sql_url, configured.blob_folder)
+    line = Line(journal)
 
     async def factory() -> Assembly:
         catalog = build_catalog(prices={"openai/priced": PriceConfig(input=1, output=2)})
         toolbox = build_toolbox([], limits=ToolLimits())
-        return Assembly(configured, journal, catalog, toolbox, runs)  # type: ignore[arg-type]
+        return Assembly(configured, line, catalog, toolbox, runs)  # type: ignore[arg-type]
 
     app = create_app(factory, request_bytes_max=configured.limits.request_bytes_max)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="on", timeout_graceful_shutdown=2))
@@ -207,7 +222,7 @@ async def serve(home: Path, **settings: Any) -> AsyncIterator[Service]:
     conforms = Conformity(app.openapi())
     try:
         async with httpx2.AsyncClient(base_url=url, event_hooks={"response": [conforms.check]}, timeout=20) as http:
-            yield Service(app, http, journal, runs, url)
+            yield Service(app, http, journal, line, runs, url)
     finally:
         app.state.stopping.set()
         server.should_exit = True

@@ -209,3 +209,19 @@ async def test_lines_can_be_followed_too(service: Service) -> None:
         await service.journal.force_cancel(run["id"], "enough")
         kinds = [json.loads(line)["type"] async for line in reply.aiter_lines()]
     assert kinds[-1] == "run.cancelled"
+
+
+async def test_a_journal_that_is_away_for_a_while_only_delays_a_stream(service: Service) -> None:
+    run = await service.new_run()
+    service.app.state.parts.heartbeat_seconds = 0.2  # each heartbeat reads again
+    async with service.stream(f"/v1/runs/{run['id']}/events?after=latest") as reader:
+        reading = asyncio.create_task(reader.next())
+        await asyncio.sleep(0.3)
+        service.line.cut = True
+        await service.journal.force_cancel(run["id"], "enough")
+        await asyncio.sleep(1)
+        assert not reading.done()
+        service.line.cut = False
+        event = await reading
+    assert event is not None
+    assert event["event"] == "run.cancelled"

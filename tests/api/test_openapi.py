@@ -3,6 +3,7 @@ reply it gets (``service.Conformity``)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jsonschema_rs
@@ -27,13 +28,16 @@ def _operations() -> list[tuple[str, dict[str, Any]]]:
     return [(f"{method} {path}", operation) for path, methods in paths.items() for method, operation in methods.items()]
 
 
+def _routes(routes: Iterable[Any]) -> Iterator[APIRoute]:
+    for route in routes:
+        if isinstance(route, APIRoute):
+            yield route
+        elif hasattr(route, "original_router"):
+            yield from _routes(route.original_router.routes)
+
+
 def test_every_route_is_in_the_document() -> None:
-    routes = {
-        f"{method.lower()} {route.path}"
-        for route in _app().routes
-        if isinstance(route, APIRoute)
-        for method in route.methods
-    }
+    routes = {f"{method.lower()} {route.path}" for route in _routes(_app().routes) for method in route.methods}
     assert routes == {name for name, _ in _operations()}
     assert len(routes) >= 20
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import httpx2
 import pytest
 
 from api.problems import CODES
@@ -82,14 +83,14 @@ async def test_a_bug_is_an_internal_problem_that_names_the_request(service: Serv
     async def broken() -> None:
         raise ZeroDivisionError
 
-    service.app.openapi_schema = None
-    reply = await service.get("/v1/broken")
+    async with httpx2.AsyncClient(base_url=service.url) as http:
+        reply = await http.get("/v1/broken")
     assert (reply.status_code, reply.json()["code"]) == (500, "internal")
     assert reply.headers["x-request-id"] in reply.json()["detail"]
 
 
 async def test_a_journal_that_is_away_is_a_503_that_may_be_retried(service: Service) -> None:
-    await service.journal.close()
+    service.line.cut = True
     for reply in (await service.get("/v1/runs"), await service.post("/v1/sessions", {})):
         assert (reply.status_code, reply.json()["code"], reply.json()["retryable"]) == (
             503,
@@ -97,3 +98,5 @@ async def test_a_journal_that_is_away_is_a_503_that_may_be_retried(service: Serv
             True,
         )
         assert int(reply.headers["retry-after"]) > 0
+    service.line.cut = False
+    assert await service.count("/v1/runs") == 0
