@@ -1,62 +1,54 @@
-"""Large bodies as files named by their content: ``<folder>/ab/cd/<sha256>``. Writing one twice is harmless."""
+"""Large bodies beside the journal: files named by their content, two levels of 256 folders each."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
-import tempfile
+import secrets
 from pathlib import Path
 
-from perdure.store.journal import JournalTrouble, NotFound
+from perdure.store.journal import NotFound
 
-_ID = re.compile(r"blob_([0-9a-f]{64})")
-
-
-def blob_id(body: bytes) -> str:
-    return f"blob_{hashlib.sha256(body).hexdigest()}"
+PREFIX = "blob_"
 
 
 def write_blob(folder: Path, body: bytes) -> str:
-    """Put the body on disk, whole or not at all; its id. JournalTrouble when the folder cannot be written."""
-    id_ = blob_id(body)
+    """The body's id. Durable when this returns: a reader sees the whole file or none."""
+    id_ = PREFIX + hashlib.sha256(body).hexdigest()
     path = _path(folder, id_)
-    try:
-        if path.exists():
-            return id_
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(body)
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise JournalTrouble(f"the blob folder {folder} cannot be written: {error}") from error
+    if path.exists():
+        return id_
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with temporary.open("wb") as file:
+        file.write(body)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    _sync_folder(path.parent)
     return id_
 
 
-def read_blob(folder: Path, id_: str, offset: int, length: int | None) -> bytes:
-    """Bytes from ``offset``, at most ``length``; empty beyond the end. NotFound; ValueError for negative numbers."""
-    if offset < 0 or (length is not None and length < 0):
-        raise ValueError("offset and length of a blob count from 0")
+def read_blob(folder: Path, blob_id: str, offset: int = 0, length: int | None = None) -> bytes:
+    """The bytes from ``offset`` on, at most ``length``. NotFound."""
     try:
-        with _path(folder, id_).open("rb") as file:
-            file.seek(offset)
-            return file.read() if length is None else file.read(length)
+        with _path(folder, blob_id).open("rb") as file:
+            file.seek(max(0, offset))
+            return file.read(-1 if length is None else max(0, length))
     except FileNotFoundError:
-        raise NotFound("blob", id_) from None
-    except OSError as error:
-        raise JournalTrouble(f"the blob folder {folder} cannot be read: {error}") from error
+        raise NotFound("blob", blob_id) from None
 
 
-def _path(folder: Path, id_: str) -> Path:
-    match = _ID.fullmatch(id_)
-    if match is None:
-        raise NotFound("blob", id_)
-    digest = match[1]
+def _path(folder: Path, blob_id: str) -> Path:
+    digest = blob_id.removeprefix(PREFIX)
+    if not blob_id.startswith(PREFIX) or len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
+        raise NotFound("blob", blob_id)
     return folder / digest[:2] / digest[2:4] / digest
+
+
+def _sync_folder(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

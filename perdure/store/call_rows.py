@@ -68,12 +68,19 @@ class Call:
         """The row as the port shows it, with the arguments looked up unless they are not asked for."""
         return call_of(self.run.id, self.row, self._arguments() if arguments else None)
 
+    def lose(self) -> int | None:
+        """The attempt that is open, whose worker must be gone: run.recovering is said once of each."""
+        lost: int | None = self.row["open_attempt"]
+        if lost is not None:
+            self.run.append(say.recovering(self.key, lost))
+            if self.row["recovering_ms"] is None:
+                self.row["recovering_ms"] = self.run.now_ms
+                self.run.count("recovering")
+        return lost
+
     def begin(self, worker: str) -> Begun:
         """Open the next attempt; the one that was open is lost."""
-        lost = self.row["open_attempt"]
-        if lost is not None and self.row["recovering_ms"] is None:
-            self.row["recovering_ms"] = self.run.now_ms
-            self.run.count("recovering")
+        lost = self.lose()
         self.row["attempts"] += 1
         self.row.update(
             status="started", open_attempt=self.row["attempts"], worker=plain(worker), started_ms=self.run.now_ms
@@ -113,7 +120,7 @@ class Call:
 
 def add_calls(run: RunTransaction, rows: Sequence[dict[str, Any]]) -> list[Call]:
     """Insert new calls of a run, numbered in this order. ValueError when a call id was used before."""
-    full = [
+    full: list[dict[str, Any]] = [
         {column.name: None for column in calls.c}
         | {"run_no": run.no, "ordinal": run.count("last_call"), "attempts": 0, "requested_ms": run.now_ms}
         | row

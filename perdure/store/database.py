@@ -1,4 +1,4 @@
-"""Where transactions run. A transaction is a plain function of a SQLAlchemy ``Connection``, the same for both databases.
+"""Where transactions run. A transaction is a plain function of a SQLAlchemy ``Connection``, for both databases.
 
 On SQLite it runs in a thread with the standard library's driver: one hop into the thread per
 transaction instead of one per statement, an eighth of the CPU time of an async driver; one writer thread per
@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import asyncpg
+import asyncpg  # type: ignore[import-untyped]  # ships no types
 from sqlalchemy import Connection, Engine, create_engine, event, exc
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -34,7 +34,14 @@ LOCK_TIMEOUT_SECONDS = 10  # of a row, on PostgreSQL: transactions here take mil
 IDLE_IN_TRANSACTION_SECONDS = 15  # a frozen process must not hold a run's row for ever
 WRITE_TRIES = 3  # a writer that lost a race looks again; losing twice is already odd
 
-_TROUBLE_STATES = ("08", "53", "57", "55P03", "25P03", "40")  # connection, resources, shutdown, lock, idle, serialization
+_TROUBLE_STATES = (
+    "08",
+    "53",
+    "57",
+    "55P03",
+    "25P03",
+    "40",
+)  # connection, resources, shutdown, lock, idle, serialization
 _RACE_STATES = ("40001", "40P01", "23505")  # serialization, deadlock, somebody inserted it first
 
 

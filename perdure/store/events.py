@@ -39,7 +39,7 @@ from collections.abc import Sequence
 
 from perdure.contract import Block, ToolCallBlock
 from perdure.core.happenings import CallAsked
-from perdure.core.state import Failure, Json, Outcome, OutboxEvent, Usage
+from perdure.core.state import Failure, Json, OutboxEvent, Outcome, Usage
 from perdure.store.journal import CallRow, ModelCommit, NewEvent, ToolCommit
 from perdure.store.json_text import dump
 
@@ -218,5 +218,3 @@ def inbox_applied(message_id: str, number: int) -> NewEvent:
 
 def inbox_returned(message_id: str, reason: str) -> NewEvent:
     return NewEvent("inbox.returned", {"reason": reason}, f"{message_id}/returned", message_id=message_id)
-
-

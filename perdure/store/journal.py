@@ -14,8 +14,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 from perdure.contract import AgentDefinition, Block, Message
 from perdure.core.happenings import CallAsked
-from perdure.core.state import Failure, Json, Outcome, OutboxEvent, RunStatus, Usage
-
+from perdure.core.state import Failure, Json, OutboxEvent, Outcome, RunStatus, Usage
 
 Row = TypeVar("Row")
 
@@ -311,7 +310,9 @@ class Journal(Protocol):
 
     async def get_session(self, project_id: str, session_id: str) -> SessionRow: ...
 
-    async def list_sessions(self, project_id: str, *, limit: int, cursor: str | None, descending: bool) -> Page[SessionRow]: ...
+    async def list_sessions(
+        self, project_id: str, *, limit: int, cursor: str | None, descending: bool
+    ) -> Page[SessionRow]: ...
 
     # Runs ------------------------------------------------------------------------------------------
 
@@ -370,12 +371,21 @@ class Journal(Protocol):
     # Reading ---------------------------------------------------------------------------------------
 
     async def read_events(
-        self, run_id: str, *, after: int, limit: int, types: Sequence[str] = (), deltas: bool = True, descending: bool = False
+        self,
+        run_id: str,
+        *,
+        after: int,
+        limit: int,
+        types: Sequence[str] = (),
+        deltas: bool = True,
+        descending: bool = False,
     ) -> list[EventRow]:
         """Events with ``seq`` above ``after``, in order."""
         ...
 
-    async def list_messages(self, session_id: str, *, after: int = 0, limit: int | None = None, run_id: str | None = None) -> list[Message]: ...
+    async def list_messages(
+        self, session_id: str, *, after: int = 0, limit: int | None = None, run_id: str | None = None
+    ) -> list[Message]: ...
 
     async def list_calls(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[CallRow]:
         """Steps in the order in which they were asked for; ``after`` skips that many."""
@@ -391,8 +401,15 @@ class Journal(Protocol):
     # Each raises RunOver when the run is terminal. ``outbox`` events are committed first, in order.
 
     async def begin_model(
-        self, run_id: str, key: str, turn: int, *, model: str, worker: str,
-        apply: Sequence[str] = (), outbox: Sequence[OutboxEvent] = (),
+        self,
+        run_id: str,
+        key: str,
+        turn: int,
+        *,
+        model: str,
+        worker: str,
+        apply: Sequence[str] = (),
+        outbox: Sequence[OutboxEvent] = (),
     ) -> Begun:
         """Look, then take the next attempt. First attempt: inbox rows in ``apply`` go into the
         transcript (message.added, inbox.applied), turn.completed of the turn before, turn.started.
@@ -425,13 +442,17 @@ class Journal(Protocol):
         (and run.recovering is committed)."""
         ...
 
-    async def commit_tool(self, run_id: str, call_id: str, commit: ToolCommit, *, outbox: Sequence[OutboxEvent] = ()) -> CallRow:
+    async def commit_tool(
+        self, run_id: str, call_id: str, commit: ToolCommit, *, outbox: Sequence[OutboxEvent] = ()
+    ) -> CallRow:
         """Insert-if-absent: the result as a ``tool`` message (message.added), the call ended,
         tool.completed / tool.failed / tool.unknown / tool.denied, run.recovered after a recovering.
         Also serves calls that were never started (refused, lost)."""
         ...
 
-    async def fail_tool_attempt(self, run_id: str, call_id: str, attempt: int, failure: Failure, *, retry_in_seconds: float) -> None:
+    async def fail_tool_attempt(
+        self, run_id: str, call_id: str, attempt: int, failure: Failure, *, retry_in_seconds: float
+    ) -> None:
         """This attempt is over and there will be another: tool.retrying."""
         ...
 
@@ -458,7 +479,9 @@ class Journal(Protocol):
 
     async def get_blob(self, blob_id: str, *, offset: int = 0, length: int | None = None) -> bytes: ...
 
-    async def reserve_key(self, project_id: str, key: str, fingerprint: str, object_id: str) -> tuple[str, StoredReply | None]:
+    async def reserve_key(
+        self, project_id: str, key: str, fingerprint: str, object_id: str
+    ) -> tuple[str, StoredReply | None]:
         """The id to create the object under (``object_id``, or the one reserved first) and the first
         reply if there is one. A reservation without a reply is taken over after 10 s: its owner died.
         KeyReused, KeyInProgress."""

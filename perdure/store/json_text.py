@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-_ODD = {code: "�" for code in (0, *range(0xD800, 0xE000))}
+_ODD = dict.fromkeys((0, *range(55296, 57344)), "�")
 
 
 def dump(value: Any) -> str:

@@ -1,4 +1,5 @@
-"""Brings a database to the schema of this code: Alembic without an ``alembic.ini``, safe for many processes booting at once."""
+"""Brings a database to the schema of this code: Alembic without an ``alembic.ini``, safe for processes that boot at
+once."""
 
 from __future__ import annotations
 

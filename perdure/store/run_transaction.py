@@ -32,7 +32,9 @@ _TAKE = (
     .where(runs.c.id == bindparam("run_id"))
     .with_for_update()
 )
-_KEYS = select(events.c.key).where(events.c.run_no == bindparam("run"), events.c.key.in_(bindparam("keys", expanding=True)))
+_KEYS = select(events.c.key).where(
+    events.c.run_no == bindparam("run"), events.c.key.in_(bindparam("keys", expanding=True))
+)
 _ADD_EVENTS = insert(events)
 _ADD_MESSAGES = insert(messages)
 _SAVE = (
@@ -215,4 +217,3 @@ def usage_of(row: RowMapping | dict[str, Json]) -> Usage:
         row["cost_micros"],  # type: ignore[arg-type]
         row["unpriced_calls"],  # type: ignore[arg-type]
     )
-

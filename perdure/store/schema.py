@@ -26,9 +26,12 @@ from sqlalchemy import (
 HEAD = "0001"  # the newest migration: what this code reads and writes
 
 metadata = MetaData(
-    naming_convention={"ix": "ix_%(column_0_label)s", "uq": "uq_%(table_name)s_%(column_0_name)s", "pk": "pk_%(table_name)s",
-                       "fk": "fk_%(table_name)s_%(column_0_name)s"}
-)  # fmt: skip
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+    }
+)
 
 Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only in INTEGER columns
 
@@ -88,7 +91,12 @@ runs = Table(
 Index("ix_runs_project_id", runs.c.project_id, runs.c.no)
 Index("ix_runs_session_no", runs.c.session_no)
 Index("ix_runs_root_run_id", runs.c.root_run_id)
-Index("ix_runs_unstarted", runs.c.created_ms, postgresql_where=text("NOT workflow_started"), sqlite_where=text("NOT workflow_started"))
+Index(
+    "ix_runs_unstarted",
+    runs.c.created_ms,
+    postgresql_where=text("NOT workflow_started"),
+    sqlite_where=text("NOT workflow_started"),
+)
 
 run_labels = Table(
     "run_labels",

@@ -39,9 +39,9 @@ def begin_model(
             run.append(say.turn_completed(turn - 1))
         run.append(say.turn_started(turn))
     call.row["name"] = plain(model)
+    if call.row["open_attempt"] is not None:
+        run.append(say.model_aborted(key, call.row["open_attempt"], "lost"))
     begun = call.begin(worker)
-    if begun.lost_attempt is not None:
-        run.append(say.model_aborted(key, begun.lost_attempt, "lost"), say.recovering(key, begun.lost_attempt))
     run.append(say.model_started(key, turn, model, begun.attempt))
     call.save()
     run.save()
@@ -121,7 +121,7 @@ def fail_model_attempt(
 
 
 def begin_tool(
-    connection: Connection, run_id: str, call_id: str, worker: str, outbox: Sequence[OutboxEvent]
+    connection: Connection, run_id: str, call_id: str, worker: str, may_repeat: bool, outbox: Sequence[OutboxEvent]
 ) -> Begun:
     run = RunTransaction(connection, run_id)
     run.append_outbox(outbox)
@@ -129,13 +129,15 @@ def begin_tool(
     if call.ended:
         run.save()
         return Begun(call.row["attempts"], ended=call.shown())
+    if call.row["open_attempt"] is not None and not may_repeat:
+        lost = call.lose()
+        call.save()
+        run.save()
+        return Begun(call.row["attempts"], lost_attempt=lost, call=call.shown())
     begun = call.begin(worker)
     assert begun.call is not None
     if begun.lost_attempt is not None:
-        run.append(
-            say.recovering(call.key, begun.lost_attempt),
-            say.tool_retrying(begun.call, begun.lost_attempt, "worker_lost", "its worker is gone", 0),
-        )
+        run.append(say.tool_retrying(begun.call, begun.lost_attempt, "worker_lost", "its worker is gone", 0))
     run.append(say.tool_started(begun.call, begun.attempt))
     call.save()
     run.save()

@@ -1,4 +1,5 @@
-"""Messages from clients between their arrival and their place in the transcript: applied or handed back, never dropped."""
+"""Messages from clients between their arrival and their place in the transcript: applied or handed back, never
+dropped."""
 
 from __future__ import annotations
 
@@ -12,9 +13,7 @@ from perdure.store.json_text import dump, load, plain
 from perdure.store.run_transaction import RunTransaction
 from perdure.store.schema import inbox
 
-_FIND = select(inbox.c.status).where(
-    inbox.c.run_no == bindparam("run"), inbox.c.message_id == bindparam("message")
-)
+_FIND = select(inbox.c.status).where(inbox.c.run_no == bindparam("run"), inbox.c.message_id == bindparam("message"))
 _OPEN = (
     select(inbox.c.no, inbox.c.message_id, inbox.c.content)
     .where(inbox.c.run_no == bindparam("run"), inbox.c.status == "accepted")

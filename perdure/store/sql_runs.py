@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, bindparam, func, insert, select, update
 
-from perdure.core.state import Failure, Json, Outcome, OutboxEvent
+from perdure.core.state import Failure, Json, OutboxEvent, Outcome
 from perdure.store import events as say
 from perdure.store.journal import NewEvent, NewRun, NotFound, Page, RunOver, RunRow, SessionBusy
 from perdure.store.json_text import dump, dump_map, load, load_map, plain
@@ -131,7 +131,8 @@ def get_run(connection: Connection, run_id: str, project_id: str | None) -> RunR
 def list_runs(
     connection: Connection, project_id: str, *, limit: int, cursor: str | None, descending: bool,
     statuses: Sequence[str], session_id: str | None, agent_id: str | None, parent_run_id: str | None,
-    root_run_id: str | None, labels: Mapping[str, str] | None, created_from_ms: int | None, created_before_ms: int | None,
+    root_run_id: str | None, labels: Mapping[str, str] | None, created_from_ms: int | None,
+    created_before_ms: int | None,
 ) -> Page[RunRow]:  # fmt: skip
     query = _SHOW.where(runs.c.project_id == project_id)
     for column, value in (

@@ -15,9 +15,7 @@ from perdure.store.paging import page_of
 from perdure.store.run_transaction import new_id, now_ms
 from perdure.store.schema import agent_versions, agents, messages, sessions
 
-_last_number = (
-    select(func.max(messages.c.number)).where(messages.c.session_no == sessions.c.no).scalar_subquery()
-)
+_last_number = select(func.max(messages.c.number)).where(messages.c.session_no == sessions.c.no).scalar_subquery()
 _newest = messages.alias("newest")
 _SESSIONS = select(
     sessions,
@@ -33,7 +31,8 @@ _NEWEST = _AGENTS.join(
 )
 _ALL_VERSIONS = _AGENTS.join(agent_versions, agent_versions.c.agent_no == agents.c.no)
 _THIS_ONE = and_(
-    agents.c.project_id == bindparam("project_id"), or_(agents.c.id == bindparam("wanted"), agents.c.name == bindparam("wanted"))
+    agents.c.project_id == bindparam("project_id"),
+    or_(agents.c.id == bindparam("wanted"), agents.c.name == bindparam("wanted")),
 )
 _ID_FIRST = (agents.c.id == bindparam("wanted")).desc()
 
@@ -79,9 +78,7 @@ def _session_of(row: RowMapping) -> SessionRow:
     )
 
 
-def put_agent(
-    connection: Connection, project_id: str, definition: AgentDefinition, agent_id: str | None
-) -> AgentRow:
+def put_agent(connection: Connection, project_id: str, definition: AgentDefinition, agent_id: str | None) -> AgentRow:
     name = plain(definition["name"])
     which = agents.c.name == name if agent_id is None else agents.c.id == plain(agent_id)
     agent = connection.execute(
@@ -97,9 +94,12 @@ def put_agent(
     newest = get_agent(connection, project_id, agent.id, None)
     if dump_sorted(newest.definition) == dump_sorted(definition):
         return newest
-    if name != agent.name and connection.execute(
-        select(agents.c.no).where(agents.c.project_id == project_id, agents.c.name == name)
-    ).first():
+    if (
+        name != agent.name
+        and connection.execute(
+            select(agents.c.no).where(agents.c.project_id == project_id, agents.c.name == name)
+        ).first()
+    ):
         raise NameTaken(name)
     version = agent.newest_version + 1
     connection.execute(update(agents).where(agents.c.no == agent.no).values(newest_version=version, name=name))

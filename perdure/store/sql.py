@@ -1,0 +1,314 @@
+"""``SqlJournal``: the journal port on SQLite and PostgreSQL, one transaction per method.
+
+What each transaction does stands in the ``sql_*`` modules as plain functions of a connection; who runs
+them, in ``database.py``; live text, in ``live.py``; who hears of commits, in ``notify.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import Connection, insert, select
+
+from perdure.contract import AgentDefinition, Block, Message
+from perdure.core.state import Failure, Json, OutboxEvent, Outcome, RunStatus
+from perdure.store import (
+    idempotency,
+    sql_calls,
+    sql_inbox,
+    sql_reading,
+    sql_runs,
+    sql_sessions,
+)
+from perdure.store.blobs import read_blob, write_blob
+from perdure.store.database import Database, PostgresDatabase, SqliteDatabase, open_database
+from perdure.store.journal import (
+    AgentRow,
+    Begun,
+    CallRow,
+    Delta,
+    EventRow,
+    Follower,
+    Journal,
+    ModelCommit,
+    NewRun,
+    Page,
+    RunRow,
+    SessionRow,
+    StoredReply,
+    ToolCommit,
+)
+from perdure.store.live import LiveLane
+from perdure.store.migrate import prepare, revision
+from perdure.store.notify import Followers, Notifier, PostgresNotifier, SocketNotifier
+from perdure.store.run_transaction import now_ms
+from perdure.store.schema import blobs
+from perdure.store.sql_reading import RunPlace
+
+Result = TypeVar("Result")
+
+PLACES_MAX = 10_000  # runs whose numbers are remembered: about 400 bytes each
+
+
+async def open_journal(sql_url: str, blob_folder: Path, *, migrate: bool = True) -> SqlJournal:
+    """Open the journal, creating its folders and (with ``migrate``) its tables. Several processes may do so at
+    once. JournalTrouble; SchemaMismatch when the database is newer than this code, or older without
+    ``migrate``; ValueError for a URL of another kind."""
+    database = open_database(sql_url)
+    try:
+        await prepare(database, migrate=migrate)
+        return SqlJournal(database, blob_folder)
+    except BaseException:
+        await database.close()
+        raise
+
+
+class SqlJournal(Journal):
+    """See ``perdure.store.journal.Journal``. Belongs to the event loop that opened it; open with ``open_journal``."""
+
+    def __init__(self, database: Database, blob_folder: Path) -> None:
+        self._database = database
+        self._blob_folder = blob_folder
+        self._loop = asyncio.get_running_loop()
+        self._followers = Followers()
+        self._notifier: Notifier
+        match database:
+            case PostgresDatabase():
+                self._notifier = PostgresNotifier(database.url, self._followers)
+            case SqliteDatabase():
+                self._notifier = SocketNotifier(database.path, self._followers)
+            case _:
+                raise TypeError(f"no notifier for {database!r}")
+        self._live = LiveLane(database, self._committed)
+        self._places: OrderedDict[str, RunPlace] = OrderedDict()
+
+    async def ready(self) -> str:
+        return await self._database.read(revision) or ""
+
+    async def close(self) -> None:
+        await self._live.close()
+        await self._notifier.close()
+        await self._database.close()
+
+    # Agents and sessions ---------------------------------------------------------------------------
+
+    async def put_agent(self, project_id: str, definition: AgentDefinition, *, agent_id: str | None = None) -> AgentRow:
+        return await self._database.write(lambda c: sql_sessions.put_agent(c, project_id, definition, agent_id))
+
+    async def get_agent(self, project_id: str, id_or_name: str, version: int | None = None) -> AgentRow:
+        return await self._database.read(lambda c: sql_sessions.get_agent(c, project_id, id_or_name, version))
+
+    async def list_agents(self, project_id: str, *, limit: int, cursor: str | None, descending: bool) -> Page[AgentRow]:
+        return await self._database.read(lambda c: sql_sessions.list_agents(c, project_id, limit, cursor, descending))
+
+    async def list_agent_versions(self, project_id: str, id_or_name: str) -> list[AgentRow]:
+        return await self._database.read(lambda c: sql_sessions.list_agent_versions(c, project_id, id_or_name))
+
+    async def create_session(
+        self, project_id: str, session_id: str, *, labels: Mapping[str, str], metadata: Mapping[str, Json]
+    ) -> SessionRow:
+        return await self._database.write(
+            lambda c: sql_sessions.create_session(c, project_id, session_id, labels, metadata)
+        )
+
+    async def get_session(self, project_id: str, session_id: str) -> SessionRow:
+        return await self._database.read(lambda c: sql_sessions.get_session(c, project_id, session_id))
+
+    async def list_sessions(
+        self, project_id: str, *, limit: int, cursor: str | None, descending: bool
+    ) -> Page[SessionRow]:
+        return await self._database.read(lambda c: sql_sessions.list_sessions(c, project_id, limit, cursor, descending))
+
+    # Runs ------------------------------------------------------------------------------------------
+
+    async def create_run(self, new: NewRun) -> RunRow:
+        return await self._write(new.run_id, lambda c: sql_runs.create_run(c, new))
+
+    async def get_run(self, run_id: str, project_id: str | None = None) -> RunRow:
+        return await self._database.read(lambda c: sql_runs.get_run(c, run_id, project_id))
+
+    async def list_runs(
+        self,
+        project_id: str,
+        *,
+        limit: int,
+        cursor: str | None,
+        descending: bool,
+        statuses: Sequence[RunStatus] = (),
+        session_id: str | None = None,
+        agent_id: str | None = None,
+        parent_run_id: str | None = None,
+        root_run_id: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        created_from_ms: int | None = None,
+        created_before_ms: int | None = None,
+    ) -> Page[RunRow]:
+        return await self._database.read(
+            lambda c: sql_runs.list_runs(
+                c, project_id, limit=limit, cursor=cursor, descending=descending, statuses=statuses,
+                session_id=session_id, agent_id=agent_id, parent_run_id=parent_run_id, root_run_id=root_run_id,
+                labels=labels, created_from_ms=created_from_ms, created_before_ms=created_before_ms,
+            )
+        )  # fmt: skip
+
+    async def mark_workflow_started(self, run_id: str) -> None:
+        await self._database.write(lambda c: sql_runs.mark_workflow_started(c, run_id))
+
+    async def unstarted_runs(self, *, older_than_ms: int, limit: int) -> list[RunRow]:
+        return await self._database.read(lambda c: sql_runs.unstarted_runs(c, older_than_ms, limit))
+
+    async def force_cancel(self, run_id: str, reason: str) -> RunRow:
+        return await self._write(run_id, lambda c: sql_runs.force_cancel(c, run_id, reason))
+
+    async def update_run(
+        self, run_id: str, *, labels: Mapping[str, str] | None, metadata: Mapping[str, Json] | None
+    ) -> RunRow:
+        """What is given replaces what was there."""
+        return await self._write(run_id, lambda c: sql_runs.update_run(c, run_id, labels, metadata))
+
+    # Inbox -----------------------------------------------------------------------------------------
+
+    async def accept_message(self, run_id: str, message_id: str, content: list[Block], delivery: str) -> None:
+        await self._write(run_id, lambda c: sql_inbox.accept_message(c, run_id, message_id, content, delivery))
+
+    async def return_message(self, run_id: str, message_id: str, reason: str) -> None:
+        await self._write(run_id, lambda c: sql_inbox.return_message(c, run_id, message_id, reason))
+
+    # Reading ---------------------------------------------------------------------------------------
+
+    async def read_events(
+        self,
+        run_id: str,
+        *,
+        after: int,
+        limit: int,
+        types: Sequence[str] = (),
+        deltas: bool = True,
+        descending: bool = False,
+    ) -> list[EventRow]:
+        def read(connection: Connection) -> list[EventRow]:
+            place = self._place(connection, run_id)
+            return sql_reading.read_events(connection, place, after, limit, types, deltas, descending)
+
+        return await self._database.read(read)
+
+    async def list_messages(
+        self, session_id: str, *, after: int = 0, limit: int | None = None, run_id: str | None = None
+    ) -> list[Message]:
+        return await self._database.read(lambda c: sql_reading.list_messages(c, session_id, after, limit, run_id))
+
+    async def list_calls(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[CallRow]:
+        return await self._database.read(lambda c: sql_reading.list_calls(c, self._place(c, run_id), after, limit))
+
+    async def get_call(self, run_id: str, key: str) -> CallRow:
+        return await self._database.read(lambda c: sql_reading.get_call(c, self._place(c, run_id), key))
+
+    def follow(self, run_id: str) -> AbstractAsyncContextManager[Follower]:
+        return self._follow(run_id)
+
+    @asynccontextmanager
+    async def _follow(self, run_id: str) -> AsyncIterator[Follower]:
+        follower = self._followers.add(run_id)
+        try:
+            await self._notifier.listen()
+            yield follower
+        finally:
+            self._followers.remove(run_id, follower)
+
+    # What activities write ---------------------------------------------------------------------------
+
+    async def begin_model(
+        self, run_id: str, key: str, turn: int, *, model: str, worker: str,
+        apply: Sequence[str] = (), outbox: Sequence[OutboxEvent] = (),
+    ) -> Begun:  # fmt: skip
+        return await self._write(
+            run_id, lambda c: sql_calls.begin_model(c, run_id, key, turn, model, worker, apply, outbox)
+        )
+
+    async def commit_model(self, run_id: str, key: str, attempt: int, commit: ModelCommit) -> CallRow:
+        return await self._write(run_id, lambda c: sql_calls.commit_model(c, run_id, key, attempt, commit))
+
+    async def fail_model_attempt(
+        self, run_id: str, key: str, attempt: int, failure: Failure, *, retry_in_seconds: float | None
+    ) -> None:
+        await self._write(
+            run_id, lambda c: sql_calls.fail_model_attempt(c, run_id, key, attempt, failure, retry_in_seconds)
+        )
+
+    async def begin_tool(
+        self, run_id: str, call_id: str, *, worker: str, may_repeat: bool, outbox: Sequence[OutboxEvent] = ()
+    ) -> Begun:
+        return await self._write(run_id, lambda c: sql_calls.begin_tool(c, run_id, call_id, worker, may_repeat, outbox))
+
+    async def commit_tool(
+        self, run_id: str, call_id: str, commit: ToolCommit, *, outbox: Sequence[OutboxEvent] = ()
+    ) -> CallRow:
+        return await self._write(run_id, lambda c: sql_calls.commit_tool(c, run_id, call_id, commit, outbox))
+
+    async def fail_tool_attempt(
+        self, run_id: str, call_id: str, attempt: int, failure: Failure, *, retry_in_seconds: float
+    ) -> None:
+        await self._write(
+            run_id, lambda c: sql_calls.fail_tool_attempt(c, run_id, call_id, attempt, failure, retry_in_seconds)
+        )
+
+    async def record(self, run_id: str, key: str, outbox: Sequence[OutboxEvent], outcome: Outcome | None) -> None:
+        await self._write(run_id, lambda c: sql_runs.record(c, run_id, key, outbox, outcome))
+
+    def live(self, delta: Delta) -> None:
+        self._live.put(delta)
+
+    async def flush_live(self, run_id: str, key: str) -> None:
+        await self._live.flush(run_id, key)
+
+    # Blobs and idempotency ---------------------------------------------------------------------------
+
+    async def put_blob(self, body: bytes, media_type: str) -> str:
+        id_ = await asyncio.to_thread(write_blob, self._blob_folder, body)
+
+        def add(connection: Connection) -> None:
+            if connection.execute(select(blobs.c.id).where(blobs.c.id == id_)).first() is None:
+                row = {"id": id_, "bytes": len(body), "media_type": media_type, "created_ms": now_ms()}
+                connection.execute(insert(blobs), row)
+
+        await self._database.write(add)
+        return id_
+
+    async def get_blob(self, blob_id: str, *, offset: int = 0, length: int | None = None) -> bytes:
+        return await asyncio.to_thread(read_blob, self._blob_folder, blob_id, offset, length)
+
+    async def reserve_key(
+        self, project_id: str, key: str, fingerprint: str, object_id: str
+    ) -> tuple[str, StoredReply | None]:
+        return await self._database.write(lambda c: idempotency.reserve_key(c, project_id, key, fingerprint, object_id))
+
+    async def keep_reply(self, project_id: str, key: str, reply: StoredReply) -> None:
+        await self._database.write(lambda c: idempotency.keep_reply(c, project_id, key, reply))
+
+    async def release_key(self, project_id: str, key: str) -> None:
+        await self._database.write(lambda c: idempotency.release_key(c, project_id, key))
+
+    # ---------------------------------------------------------------------------------------------------
+
+    async def _write(self, run_id: str, work: Callable[[Connection], Result]) -> Result:
+        return await self._database.write(work, lambda: self._committed((run_id,)))
+
+    def _committed(self, run_ids: Iterable[str]) -> None:
+        """Wake who follows these runs, here and elsewhere. Called in any thread."""
+        if self._followers:
+            self._loop.call_soon_threadsafe(self._followers.wake, tuple(run_ids))
+        self._notifier.committed(run_ids)
+
+    def _place(self, connection: Connection, run_id: str) -> RunPlace:
+        """Where a run's rows are: looked up once. Called in any thread."""
+        place = self._places.get(run_id)
+        if place is None:
+            place = self._places[run_id] = sql_reading.find_run(connection, run_id)
+            if len(self._places) > PLACES_MAX:
+                self._places.popitem(last=False)
+        return place
