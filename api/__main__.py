@@ -65,8 +65,14 @@ def main() -> int:
         )
         return EXIT_MISCONFIGURED
 
+    failures: list[Exception] = []
+
     async def factory() -> Assembly:
-        return await assemble(settings)
+        try:
+            return await assemble(settings)
+        except Exception as error:
+            failures.append(error)
+            raise
 
     app = create_app(factory, request_bytes_max=settings.limits.request_bytes_max)
     config = uvicorn.Config(
@@ -84,6 +90,8 @@ def main() -> int:
     server = Server(config, app)
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after a graceful stop
         server.run()
+    for failure in failures:
+        print(f"the API cannot start: {failure}", file=sys.stderr)
     return 0 if server.started else 1
 
 

@@ -207,7 +207,11 @@ def _validation_problem(error: RequestValidationError) -> Problem:
     in_body = [item for item in found if item["loc"][:1] == ("body",)]
     if in_body:
         errors = [
-            FieldError(_pointer(item["loc"][1:], error.body, item["type"]), item["type"], item["msg"])
+            FieldError(
+                _pointer(item["loc"][1:], error.body, item["type"]),
+                item["type"],
+                "this version knows no such member" if item["type"] == "extra_forbidden" else item["msg"],
+            )
             for item in in_body
         ]
         where = errors[0].pointer or "the body"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 from pydantic_core import to_json
 
 LABELS_MAX = 64
@@ -24,6 +23,13 @@ def _bounded_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
     if len(to_json(metadata)) > METADATA_BYTES_MAX:
         raise ValueError(f"metadata may hold {METADATA_BYTES_MAX} bytes of JSON")
     return metadata
+
+
+def _rfc_3339(value: Any) -> Any:
+    """Numbers would be read as unix times, days as midnights somewhere: neither is what was meant."""
+    if isinstance(value, str) and "T" in value.upper():
+        return value
+    raise ValueError("give the time in RFC 3339, as 2027-01-31T09:00:00Z")
 
 
 LabelKey = Annotated[str, Field(min_length=1, max_length=64)]
@@ -144,7 +150,7 @@ class CreateRun(Body):
     agent_inline: InlineAgent | None = None
     input: RunInput
     session_id: str | None = Field(default=None, max_length=64, description="Continue this conversation.")
-    deadline: datetime | None = Field(
+    deadline: Annotated[AwareDatetime, BeforeValidator(_rfc_3339)] | None = Field(
         default=None, description="RFC 3339; in the future, at most 400 days ahead. The run is `expired` then."
     )
     limits: LimitsIn = LimitsIn()

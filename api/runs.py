@@ -139,9 +139,7 @@ def _deadline_ms(deadline: datetime | None, default_seconds: int) -> int:
     now_ms = time.time_ns() // 1_000_000
     if deadline is None:
         return now_ms + default_seconds * 1_000
-    if deadline.tzinfo is None:
-        raise field_problem("validation_failed", "/deadline", "the deadline needs a time zone: …Z or …+01:00")
-    at_ms = int(deadline.astimezone(UTC).timestamp() * 1_000)
+    at_ms = int(deadline.timestamp() * 1_000)
     if not now_ms < at_ms <= now_ms + DEADLINE_DAYS_MAX * _DAY_MS:
         raise field_problem(
             "validation_failed",
