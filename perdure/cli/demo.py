@@ -266,6 +266,8 @@ def run_demo(*, model: str | None, keep: bool, as_json: bool) -> int:
     """0 when every check holds, 1 otherwise; the home is kept then, and with ``keep``."""
     home = Path(tempfile.mkdtemp(prefix="perdure-demo-"))
     console = Console(stderr=as_json, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console.width = 120  # a log need not fit a window
     keep_home = True
     try:
         evidence = Demo(model, home, console).run()

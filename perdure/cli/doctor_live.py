@@ -144,7 +144,7 @@ async def _journal(sql_url: str, blob_folder: Path) -> Finding:
     from perdure.store.migrate import SchemaMismatch
     from perdure.store.sql import open_journal
 
-    shown = sql_url.partition("://")[2].rpartition("@")[2]  # without a password
+    shown = sql_url.partition("://")[2].rpartition("@")[2].replace("//", "/")  # without a password
     try:
         opened = await open_journal(sql_url, blob_folder, migrate=False)
     except SchemaMismatch as trouble:
