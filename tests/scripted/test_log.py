@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import threading
 import time
 from typing import Any
@@ -23,14 +24,14 @@ HELD_IN_THE_MIDDLE = {"turns": [{"text": "a" * 100, "chunk": 10, "wait_for": "ga
 class Dying:
     """A client that goes away without a word, as a process does that is killed."""
 
-    def __init__(self, served: Served, body: dict[str, Any]) -> None:
+    def __init__(self, served: Served, body: dict[str, Any], flags: int = 0) -> None:
         url = urlsplit(served.url)
         assert url.hostname is not None
         assert url.port is not None
         raw = json.dumps({"model": "s", "input": "go", **body}).encode()
         head = f"POST {url.path}/v1/responses HTTP/1.1\r\nHost: x\r\nX-Client-Request-Id: key\r\n"
         self.socket = socket.create_connection((url.hostname, url.port))
-        self.socket.sendall(f"{head}Content-Length: {len(raw)}\r\n\r\n".encode() + raw)
+        self.socket.sendall(f"{head}Content-Length: {len(raw)}\r\n\r\n".encode() + raw, flags)
 
     def read_until(self, mark: bytes) -> bytes:
         received = b""
@@ -140,6 +141,17 @@ def test_a_client_that_dies_in_the_middle_of_a_stream_has_not_completed_it(serve
     served.release("gate")  # at once: the last event must not overtake the news of the death
     served.wait_until(lambda: len(served.ends()) == 1, timeout_seconds=1)
     assert served.summary()["by_request_key"]["key"]["disconnected"] == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="holding the request back until the close needs MSG_MORE")
+@streamed_or_not
+def test_a_client_whose_death_arrives_with_its_question_has_not_completed_it(serve: Serve, stream: bool) -> None:
+    """The whole answer is ready before the server looks at the connection again; it must look."""
+    served = serve({"s": {"turns": [{"text": "too late"}]}})
+    for _ in range(10):
+        Dying(served, {"stream": stream}, flags=getattr(socket, "MSG_MORE", 0)).die()  # both in one segment
+    served.wait_until(lambda: len(served.ends()) == 10)
+    assert set(served.ends()) == {"disconnected"}
 
 
 @pytest.mark.parametrize(

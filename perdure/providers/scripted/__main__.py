@@ -13,6 +13,7 @@ import uvicorn
 
 from perdure.providers.scripted import ScriptError, create_app
 
+BACKLOG = 2048  # a burst of workers that all start to ask at once
 STOP_SECONDS = 1  # hanging answers are part of the job: do not wait for them on the way out
 
 
@@ -31,7 +32,7 @@ def main() -> int:
         return 2
     logging.getLogger("uvicorn.error").addFilter(_not_a_cut)
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_SECONDS, backlog=2048
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_SECONDS, backlog=BACKLOG
     )  # fmt: skip
     try:
         listener = listen(options.host, options.port)
@@ -46,7 +47,7 @@ def main() -> int:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound TCP socket. OSError.
+    """A listening TCP socket. OSError.
 
     asyncio switches Nagle's algorithm off only for sockets that name TCP as their protocol, which
     ``socket.create_server`` does not do; with it on, an answer of several events takes 40 ms.
@@ -55,6 +56,7 @@ def listen(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(address)
+    listener.listen(BACKLOG)  # from here on who connects is served, if only a moment later
     return listener
 
 
