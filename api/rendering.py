@@ -32,7 +32,7 @@ def usage(total: Usage) -> Object:
         "cache_read_tokens": total.cache_read_tokens,
         "cache_write_tokens": total.cache_write_tokens,
         "reasoning_tokens": total.reasoning_tokens,
-        "cost": None if total.unpriced_calls else usd(total.cost_micros),
+        "cost_usd": None if total.unpriced_calls else usd(total.cost_micros),
     }
 
 

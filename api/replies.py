@@ -117,7 +117,7 @@ class UsageOut(Reply):
     cache_read_tokens: int
     cache_write_tokens: int
     reasoning_tokens: int
-    cost: Usd | None
+    cost_usd: Usd | None
 
 
 class FailureOut(Reply):

@@ -185,7 +185,7 @@ def _cut(event: Event) -> str:
 def summary(run: Event) -> str:
     """The closing line of a run object: turns, tokens, money, time."""
     usage = run["usage"]
-    cost = f"${usage['cost']}" if usage["cost"] is not None else "price unknown"
+    cost = f"${usage['cost_usd']}" if usage["cost_usd"] is not None else "price unknown"
     parts = [
         run["status"],
         f"{run['turns']} turn{'s' if run['turns'] != 1 else ''}",

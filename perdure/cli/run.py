@@ -209,7 +209,7 @@ def _block(block: Object) -> str:
 
 
 def _cost(run: Object) -> str:
-    return "?" if run["usage"]["cost"] is None else f"${run['usage']['cost']}"
+    return "?" if run["usage"]["cost_usd"] is None else f"${run['usage']['cost_usd']}"
 
 
 def _ago(at: str) -> str:

@@ -25,7 +25,7 @@ async def test_a_run_is_accepted_with_its_address_and_started(service: Service) 
 async def test_a_finished_run_tells_its_answer_and_its_cost(service: Service) -> None:
     run = (await service.get(f"/v1/runs/{(await service.completed_run())['id']}")).json()
     assert (run["status"], run["stop_reason"], run["output_text"]) == ("completed", "end", "Hello!")
-    assert (run["usage"]["input_tokens"], run["usage"]["cost"]) == (10, "0.0025")
+    assert (run["usage"]["input_tokens"], run["usage"]["cost_usd"]) == (10, "0.0025")
     assert run["completed_at"] >= run["started_at"] >= run["created_at"]
 
 
@@ -212,7 +212,7 @@ async def test_steps_show_what_each_call_did(service: Service) -> None:
     assert [(step["kind"], step["status"], step["attempts"]) for step in steps] == [
         ("model", "completed", 1), ("tool", "completed", 1),
     ]  # fmt: skip
-    assert steps[0]["usage"]["cost"] == "0.0025"
+    assert steps[0]["usage"]["cost_usd"] == "0.0025"
     assert (steps[1]["key"], steps[1]["arguments"]) == (call_id, {"expression": "1+1"})
     first = (await service.get(f"/v1/runs/{run['id']}/steps?limit=1")).json()
     second = (await service.get(f"/v1/runs/{run['id']}/steps?limit=1&after={first['next_cursor']}")).json()
