@@ -88,9 +88,11 @@ class Staging:
     def replace(self, data: bytes, target_folder: int, name: str, path: str, note: EditNote | None = None) -> None:
         """Put ``data`` under ``name`` in the open folder, whole or not at all. The note, if any, is kept first."""
         mode = _mode_of(target_folder, name, path)
+        self._on_step("begun")
         staged = self._stage(data, mode)
         self._on_step("staged")
         self._refuse_when_superseded(staged)
+        self._on_step("checked")
         if note is not None:
             self.keep_edit_note(note)
         try:
