@@ -20,7 +20,6 @@ import httpx2
 import jsonschema_rs
 import uvicorn
 from fastapi import FastAPI
-from perdure.store.sql import open_journal
 from ulid import ULID
 
 from api.app import create_app
@@ -31,6 +30,7 @@ from perdure.providers import PriceConfig, build_catalog
 from perdure.runs import TemporalUnavailable
 from perdure.settings import Settings
 from perdure.store.journal import Journal, JournalTrouble, ModelCommit, RunRow, ToolCommit
+from perdure.store.sql import open_journal
 from perdure.tools.limits import ToolLimits
 from perdure.tools.registry import build_toolbox
 
