@@ -17,11 +17,15 @@ from perdure.store.schema import agent_versions, agents, messages, sessions
 
 _last_number = select(func.max(messages.c.number)).where(messages.c.session_no == sessions.c.no).scalar_subquery()
 _newest = messages.alias("newest")
-_SESSIONS = select(
-    sessions,
-    _newest.c.number.label("last_number"),
-    _newest.c.at_ms.label("last_ms"),
-).outerjoin(_newest, and_(_newest.c.session_no == sessions.c.no, _newest.c.number == _last_number))
+_SESSIONS = (
+    select(
+        sessions,
+        _newest.c.number.label("last_number"),
+        _newest.c.at_ms.label("last_ms"),
+    )
+    .select_from(sessions)
+    .outerjoin(_newest, and_(_newest.c.session_no == sessions.c.no, _newest.c.number == _last_number))
+)
 _SESSION = _SESSIONS.where(sessions.c.id == bindparam("session_id"))
 
 _AGENTS = select(agents, agent_versions.c.version, agent_versions.c.definition, agent_versions.c.created_ms)

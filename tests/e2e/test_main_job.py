@@ -109,8 +109,8 @@ def test_a_tool_that_misbehaves_is_a_failure_the_model_sees_and_the_worker_lives
     assert {
         ("hang", "tool_timeout"),
         ("blow_up", "tool_error"),
-        ("leave", "tool_error"),
-        ("not_a_number", "tool_error"),
+        ("leave", "tool_exited"),
+        ("not_a_number", "tool_result_invalid"),
         ("no_such_tool", "unknown_tool"),
         ("calculator", "invalid_arguments"),
     } <= failures
