@@ -23,10 +23,12 @@ from typing import Any, Protocol
 from sqlalchemy.engine import URL
 
 from perdure.store.database import postgres_engine
+from perdure.store.journal import JournalTrouble
 from perdure.store.run_transaction import CHANNEL
 
 DATAGRAM_BYTES_MAX = 256  # a run id has 30
 BACKLOG_SUSPECT = 5  # Linux queues 10 datagrams or more: after a burst like this some may have been refused
+FOLDER_BYTES_MAX = 80  # a socket's path may have 103 bytes on macOS, 107 on Linux; its name has up to 17
 DRAIN_MAX = 1_000  # datagrams read in one go, so that a storm cannot hold the event loop
 RECONNECT_SECONDS = 0.5  # between tries to listen again after PostgreSQL went away
 
@@ -101,10 +103,19 @@ class SocketNotifier:
         self._sender.setblocking(False)
 
     async def listen(self) -> None:
+        if self._socket is not None and not self._address.exists():
+            self._stop_listening()  # somebody swept the temporary files
         if self._socket is None:
             bound = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             bound.setblocking(False)
-            bound.bind(str(self._address))
+            try:
+                _make_private(self._folder)
+                bound.bind(str(self._address))
+            except OSError as error:
+                bound.close()
+                raise JournalTrouble(
+                    f"commits of other processes cannot be heard in {self._folder}: {error}"
+                ) from error
             self._socket = bound
             asyncio.get_running_loop().add_reader(bound, self._drain)
 
@@ -142,24 +153,32 @@ class SocketNotifier:
         else:
             self._followers.wake(heard)
 
-    async def close(self) -> None:
-        self._sender.close()
+    def _stop_listening(self) -> None:
         if self._socket is not None:
             asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()
+            self._socket = None
             with suppress(OSError):
                 os.unlink(self._address)
 
+    async def close(self) -> None:
+        self._stop_listening()
+        self._sender.close()
+
 
 def _socket_folder(database: Path) -> Path:
-    """A short path (socket addresses have 107 bytes at most) that only this user can write to."""
-    name = hashlib.sha256(os.fsencode(database.absolute())).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"perdure-{os.getuid()}-{name}"
+    """Where the processes that use this file meet: the same for each of them, and short."""
+    name = f"perdure-{os.getuid()}-{hashlib.sha256(os.fsencode(database.resolve())).hexdigest()[:16]}"
+    folder = Path(tempfile.gettempdir()) / name
+    return folder if len(os.fsencode(folder)) <= FOLDER_BYTES_MAX else Path("/tmp") / name
+
+
+def _make_private(folder: Path) -> None:
+    """PermissionError when the folder belongs to somebody else or is open to others."""
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise PermissionError(f"{folder} belongs to somebody else or is open to others: remove it")
-    return folder
 
 
 class PostgresNotifier:
