@@ -76,6 +76,7 @@ async def run_worker(settings: Settings, reached: FaultHook = unharmed) -> None:
     await register_search_attributes(assembly.runs.client, wanted=settings.search_attributes)
     async with build_worker(assembly, reached):
         print(f"worker ready on task queue {settings.task_queue}", flush=True)
+        await assembly.catalog.warm()  # the vendors' SDKs, before the first call needs them
         await stop.wait()
     await assembly.close()
 

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities.lifeline import FaultHook, finished, lifeline, unharmed, was_called_off, worker_is_stopping
+from activities.lifeline import FaultHook, filed, finished, lifeline, unharmed, was_called_off, worker_is_stopping
 from activities.transcripts import Transcripts
 from perdure.contract import CALL_MODEL, MODEL_TROUBLE, Block, CallModelInput, ToolCallBlock
 from perdure.core.happenings import ModelResponded
@@ -122,22 +122,18 @@ class ModelCaller:
         )
         usage = self._priced(model, answer.usage)
         happening = ModelResponded(order.key, answer.stop, usage, calls, order.apply)
-        await self.journal.flush_live(run.id, order.key)
-        return await self.journal.commit_model(
-            run.id,
-            order.key,
-            attempt,
-            ModelCommit(
-                content=content,
-                producer=model,
-                stop=answer.stop,
-                usage=usage,
-                calls=calls,
-                outcome=_RESPONDED.dump_python(happening, mode="json"),
-                vendor_id=answer.vendor_id,
-                first_token_ms=first_token_ms,
-            ),
+        commit = ModelCommit(
+            content=content,
+            producer=model,
+            stop=answer.stop,
+            usage=usage,
+            calls=calls,
+            outcome=_RESPONDED.dump_python(happening, mode="json"),
+            vendor_id=answer.vendor_id,
+            first_token_ms=first_token_ms,
         )
+        await self.journal.flush_live(run.id, order.key)
+        return await filed(lambda: self.journal.commit_model(run.id, order.key, attempt, commit))
 
     def _problem(self, block: ToolCallBlock) -> str | None:
         tool = self.toolbox.get(block["name"])

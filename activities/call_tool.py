@@ -14,7 +14,7 @@ from pathlib import Path
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities.lifeline import FaultHook, finished, lifeline, unharmed, was_called_off, worker_is_stopping
+from activities.lifeline import FaultHook, filed, finished, lifeline, unharmed, was_called_off, worker_is_stopping
 from activities.transcripts import Transcripts
 from perdure.contract import CALL_TOOL, CallToolInput
 from perdure.core.happenings import ToolAnswered
@@ -53,7 +53,7 @@ class ToolCaller:
                 return _report(order, begun.ended)
             commit = await self._answer(order, call, tool, begun, once=once)
             self.reached("tool.after_effect", call.name)
-            ended = await finished(self.journal.commit_tool(order.run_id, order.call_id, commit))
+            ended = await finished(filed(lambda: self.journal.commit_tool(order.run_id, order.call_id, commit)))
             self.reached("tool.committed", call.name)
             return _report(order, ended)
 
@@ -123,7 +123,7 @@ class ToolCaller:
             )
         if len(body) <= self.spool_bytes:
             return ToolCommit("completed", text, bytes=len(body))
-        blob = await self.journal.put_blob(body, "text/plain; charset=utf-8")
+        blob = await filed(lambda: self.journal.put_blob(body, "text/plain; charset=utf-8"))
         return ToolCommit("completed", preview(text, blob, len(body)), blob=blob, bytes=len(body))
 
     async def _retry(self, order: CallToolInput, attempt: int, trouble: ToolTrouble) -> ApplicationError:

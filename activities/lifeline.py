@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from perdure.contract import RUN_OVER
-from perdure.store.journal import RunOver
+from perdure.store.journal import JournalTrouble, RunOver
 
 Result = TypeVar("Result")
 
@@ -68,3 +68,15 @@ async def finished(work: Coroutine[object, object, Result]) -> Result:
         if task.cancelled():
             raise
         return await task
+
+
+async def filed(write: Callable[[], Awaitable[Result]]) -> Result:
+    """Write what has been paid for or done, however long the journal is away: giving up here would buy
+    the answer again, or leave an effect without its record. Bounded by the activity's own timeout."""
+    wait_seconds = 0.1
+    while True:
+        try:
+            return await write()
+        except JournalTrouble:
+            await asyncio.sleep(wait_seconds)
+            wait_seconds = min(2 * wait_seconds, 2.0)  # a journal that is back is noticed within this
