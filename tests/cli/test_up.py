@@ -16,6 +16,8 @@ import httpx2
 import psutil
 import pytest
 
+from perdure.cli.place import read_up
+
 STARTUP_SECONDS = 60.0  # two cores, and others at work
 
 
@@ -37,9 +39,12 @@ class UpProcess:
             )
 
     def ready(self) -> UpProcess:
-        until(lambda: (self.home / "up.json").exists() or self.process.poll() is not None, STARTUP_SECONDS)
-        assert self.process.poll() is None, self.output.read_text()
-        until(lambda: self.up()["pid"] == self.process.pid, STARTUP_SECONDS)
+        def is_ready() -> bool:
+            assert self.process.poll() is None, self.output.read_text()
+            up = read_up(self.home)
+            return up is not None and up["pid"] == self.process.pid
+
+        until(is_ready, STARTUP_SECONDS)
         return self
 
     def up(self) -> dict[str, Any]:
@@ -177,12 +182,12 @@ def test_any_child_that_is_killed_is_replaced_and_a_run_in_flight_reaches_its_re
     reader = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True)
     assert reader.stdout is not None
     try:
-        lines = [reader.stdout.readline() for _ in range(12)]  # somewhere in its first or second turn
+        events = [json.loads(reader.stdout.readline()) for _ in range(12)]  # somewhere in its first turns
         os.kill(before[name], signal.SIGKILL)
-        rest, _ = reader.communicate(timeout=60)
+        events += [json.loads(line) for line in reader.stdout]
     finally:
         reader.kill()
-    events = [json.loads(line) for line in [*lines, *rest.splitlines()]]
+        reader.wait()
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
     assert events[-1]["type"] == "run.completed"
     until(lambda: stack.pids()[name] != before[name])
@@ -204,8 +209,8 @@ def test_an_up_that_is_killed_leaves_no_child_and_the_next_one_goes_on(tmp_path:
     second = None
     try:
         pids, old = first.pids(), first.up()
-        slow = ["run", "Hello", "--model", "scripted/slow", "--no-follow", "--json"]
-        run = json.loads(first.perdure(*slow).stdout)
+        tour = ["run", "Hello", "--model", "scripted/tour", "--no-follow", "--json"]
+        run = json.loads(first.perdure(*tour).stdout)
         first.process.kill()
         first.process.wait()
         until(lambda: all(gone(pid) for pid in pids.values()), 5)
