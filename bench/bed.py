@@ -97,7 +97,8 @@ class Bed:
         answer = await self.http.post(
             "/v1/runs", json={"agent_inline": {**agent, "limits": limits}, "input": "go", **body}
         )
-        answer.raise_for_status()
+        if answer.status_code != 201:
+            raise RuntimeError(f"POST /v1/runs: {answer.text}")
         return dict(answer.json())
 
     async def finish(self, run_id: str) -> dict[str, Any]:

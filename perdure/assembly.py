@@ -40,7 +40,11 @@ async def assemble(settings: Settings, *, lazy: bool = True) -> Assembly:
     """
     toolbox = build_toolbox(
         settings.tools,
-        limits=ToolLimits(**_hashable(settings.tool_settings.model_dump())),
+        limits=ToolLimits(
+            **_hashable(settings.tool_settings.model_dump()),
+            # What is read back of a spooled result must not be spooled again.
+            read_result_bytes_max=settings.limits.spool_bytes * 4 // 5,
+        ),
         tool_threads=settings.worker.tool_threads,
     )
     catalog = build_catalog(
