@@ -136,6 +136,8 @@ def make_plan(home: Path, options: UpOptions, say: Say) -> Plan:
         plan.vendors_url = f"http://{LOOPBACK}:{port}"
         env["PERDURE_SCRIPTED_URL"] = plan.vendors_url
         scripts = options.scripts or (Path(given) if (given := setting("scripts")) else None)
+        if scripts:
+            env["PERDURE_SCRIPTS"] = str(scripts.absolute())  # so that the API and the workers know their names
         plan.first.append(_vendors(port, scripts, env))
 
     for number in range(1, options.workers + 1):
@@ -253,6 +255,8 @@ def _welcome(plan: Plan, ready: bool, say: Say) -> None:
     )
     if plan.vendors_url:
         say(f"  Models       scripted/… at {plan.vendors_url} (set OPENAI_API_KEY or ANTHROPIC_API_KEY for real ones)")
+    else:
+        say("  Models       openai/… and anthropic/…, as far as their keys are set")
     say(f"  Home         {plan.home}   (logs: {plan.home / 'logs'})")
     say("")
     if not ready:
