@@ -110,7 +110,7 @@ class MessageOut(Reply):
 
 
 class UsageOut(Reply):
-    """`cost` is null when nobody knows the price of a call that was made."""
+    """`cost_usd` is null when nobody knows the price of a call that was made."""
 
     input_tokens: int
     output_tokens: int
