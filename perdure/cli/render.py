@@ -83,10 +83,7 @@ class LineView:
             case "run.recovered":
                 self._line(f"✓ recovered after {data['after_ms'] / 1000:.1f} s", "green")
             case "tool.requested":
-                refused = f" refused: {data['refusal']}" if data.get("refusal") else ""
-                self._line(
-                    f"→ {data['tool']} {one_line(data['arguments_preview'], ARGUMENTS_CHARACTERS)}{refused}", "cyan"
-                )
+                self._line(f"→ {data['tool']} {one_line(data['arguments_preview'], ARGUMENTS_CHARACTERS)}", "cyan")
             case "tool.started" if data["attempt"] > 1:
                 self._line(f"→ {data['tool']} again, attempt {data['attempt']}", "cyan")
             case "tool.retrying":
