@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
@@ -27,7 +27,8 @@ from perdure.store.journal import EventRow, JournalTrouble, RunRow
 
 log = logging.getLogger("perdure.api")
 
-ROWS_AT_ONCE = 500  # of one read: bounds the memory of a reader; a few hundred KB of ordinary events
+ROWS_AT_ONCE = 200  # of one read: bounds the memory of a reader; messages of a megabyte are ordinary
+CHUNK_BYTES = 64 * 1024  # of one write: the client takes it before the next is made
 LOOK_UP_SECONDS = 1.0  # how late a stopping process is noticed by an idle stream
 TROUBLE_PAUSE_SECONDS = 0.5  # before a journal that is away is asked again
 RETRY = b"retry: 1000\n"  # one newline: it belongs to the first event, and is no event by itself
@@ -176,17 +177,36 @@ def sse_reply(
 async def _sse(parts: Parts, run: RunRow, wanted: Wanted) -> AsyncIterator[bytes]:
     yield RETRY
     async for rows in follow_run(parts, run, wanted):
-        yield b"".join(_sse_event(row) for row in rows) if rows else PING
+        for chunk in _chunks(map(_sse_event, rows)) if rows else (PING,):
+            yield chunk
 
 
 def _sse_event(row: EventRow) -> bytes:
     return b"id: %d\nevent: %b\ndata: %b\n\n" % (row.seq, row.type.encode(), encode(event(row)))
 
 
+def _line(row: EventRow) -> bytes:
+    return encode(event(row)) + b"\n"
+
+
+def _chunks(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Small pieces together, so that a replay is not a thousand writes; large ones soon alone."""
+    held: list[bytes] = []
+    held_bytes = 0
+    for piece in pieces:
+        held.append(piece)
+        held_bytes += len(piece)
+        if held_bytes >= CHUNK_BYTES:
+            yield b"".join(held)
+            held, held_bytes = [], 0
+    if held:
+        yield b"".join(held)
+
+
 async def _lines(parts: Parts, run: RunRow, wanted: Wanted) -> AsyncIterator[bytes]:
     async for rows in follow_run(parts, run, wanted):
-        if rows:  # JSON lines know no heartbeat
-            yield b"".join(encode(event(row)) + b"\n" for row in rows)
+        for chunk in _chunks(map(_line, rows)):  # JSON lines know no heartbeat
+            yield chunk
 
 
 async def _lines_up_to_now(parts: Parts, run_id: str, wanted: Wanted) -> AsyncIterator[bytes]:
@@ -195,11 +215,11 @@ async def _lines_up_to_now(parts: Parts, run_id: str, wanted: Wanted) -> AsyncIt
         rows = await parts.assembly.journal.read_events(
             run_id, after=after, limit=ROWS_AT_ONCE, types=wanted.types, deltas=wanted.deltas
         )
-        if rows:
-            after = rows[-1].seq
-            yield b"".join(encode(event(row)) + b"\n" for row in rows)
+        for chunk in _chunks(map(_line, rows)):
+            yield chunk
         if len(rows) < ROWS_AT_ONCE:
             return
+        after = rows[-1].seq
 
 
 async def follow_run(parts: Parts, run: RunRow, wanted: Wanted) -> AsyncIterator[list[EventRow]]:

@@ -29,7 +29,7 @@ from perdure.core.state import OutboxEvent, Outcome, Usage
 from perdure.providers import PriceConfig, build_catalog
 from perdure.runs import TemporalUnavailable
 from perdure.settings import Settings
-from perdure.store.journal import Journal, JournalTrouble, ModelCommit, RunRow, ToolCommit
+from perdure.store.journal import Follower, Journal, JournalTrouble, ModelCommit, RunRow, ToolCommit
 from perdure.store.sql import open_journal
 from perdure.tools.limits import ToolLimits
 from perdure.tools.registry import build_toolbox
@@ -80,6 +80,16 @@ class Line:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self.cut = False
+        self.followers = 0
+
+    @contextlib.asynccontextmanager
+    async def follow(self, run_id: str) -> AsyncIterator[Follower]:
+        async with self._journal.follow(run_id) as follower:
+            self.followers += 1
+            try:
+                yield follower
+            finally:
+                self.followers -= 1
 
     def __getattr__(self, name: str) -> Any:
         if self.cut and name != "close":

@@ -225,3 +225,42 @@ async def test_a_journal_that_is_away_for_a_while_only_delays_a_stream(service: 
         event = await reading
     assert event is not None
     assert event["event"] == "run.cancelled"
+
+
+async def test_a_reader_who_leaves_is_forgotten(service: Service) -> None:
+    run = await service.new_run()
+    for _ in range(5):
+        async with service.stream(f"/v1/runs/{run['id']}/events") as reader:
+            await reader.next()
+            assert service.line.followers == 1
+        for _ in range(100):
+            if service.line.followers == 0:
+                break
+            await asyncio.sleep(0.02)
+        assert service.line.followers == 0
+
+
+async def test_a_reader_who_does_not_read_holds_up_nobody(service: Service) -> None:
+    """A replay of 20 MB to a client that takes nothing: it gets all of it when it reads on."""
+    run = await service.new_run()
+    for turn in range(1, 21):
+        await service.answered(run["id"], "x" * 1_000_000, turn=turn, calls=1)
+    async with service.stream(f"/v1/runs/{run['id']}/events") as lazy:
+        async with service.stream(f"/v1/runs/{run['id']}/events?after=latest") as eager:
+            await service.journal.force_cancel(run["id"], "enough")
+            assert [event["event"] for event in await eager.rest()] == ["run.cancelled"]
+        received = await lazy.rest()
+    assert _seqs(received) == list(range(1, len(received) + 1))
+    assert received[-1]["event"] == "run.cancelled"
+
+
+async def test_a_long_log_comes_whole_over_the_pages_it_is_read_in(service: Service) -> None:
+    run = await service.new_run()
+    for number in range(450):
+        await service.journal.update_run(run["id"], labels={"n": str(number)}, metadata=None)
+    await service.journal.force_cancel(run["id"], "enough")
+    async with service.stream(f"/v1/runs/{run['id']}/events") as reader:
+        received = await reader.rest()
+    assert _seqs(received) == list(range(1, 455))
+    lines = await service.get(f"/v1/runs/{run['id']}/events?after=3", accept="application/jsonl")
+    assert [json.loads(line)["seq"] for line in lines.text.splitlines()] == list(range(4, 455))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import httpx2
+import openai
 import pytest
 
 from api.problems import CODES
@@ -68,6 +69,13 @@ async def test_an_openai_client_reads_the_same_document(service: Service) -> Non
         "code": "unknown_model",
         "param": "agent_inline.model",
     }
+
+
+async def test_the_stock_openai_client_raises_our_code(service: Service) -> None:
+    async with openai.AsyncOpenAI(base_url=f"{service.url}/v1", api_key="none") as client:
+        with pytest.raises(openai.NotFoundError) as caught:
+            await client.models.retrieve("x/nothing-here")
+    assert caught.value.code == "not_found"
 
 
 async def test_a_request_id_is_echoed_or_made_and_stands_in_the_problem(service: Service) -> None:

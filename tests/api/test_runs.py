@@ -63,6 +63,14 @@ async def test_a_run_in_a_session_continues_it_and_a_busy_session_refuses(servic
     assert await service.count("/v1/runs") == 2
 
 
+async def test_of_many_runs_for_one_session_at_once_one_wins(service: Service) -> None:
+    session = (await service.post("/v1/sessions", {})).json()
+    body = {**HELLO, "session_id": session["id"]}
+    replies = await asyncio.gather(*(service.post("/v1/runs", body) for _ in range(20)))
+    assert sorted(reply.status_code for reply in replies) == [201] + [409] * 19
+    assert await service.count("/v1/runs") == 1
+
+
 async def test_the_limits_of_a_run_are_its_own_word_over_the_agents_over_the_services(service: Service) -> None:
     agent = {**AGENT, "limits": {"max_turns": 7, "max_tool_calls": 8}}
     run = await service.new_run(agent_inline=agent, limits={"max_turns": 3})
