@@ -88,7 +88,10 @@ async def list_run_events(
     after: Annotated[
         str | None, Query(max_length=32, description="A `seq`, or `latest`: only events after it.")
     ] = None,
-    types: Annotated[list[str], Query(alias="types[]", max_length=64, description="Only these types.")] = [],  # noqa: B006
+    types: Annotated[list[str], Query(max_length=64, description="Only these types.")] = [],  # noqa: B006
+    types_bracketed: Annotated[
+        list[str], Query(alias="types[]", max_length=64, description="The same, as some clients write it.")
+    ] = [],  # noqa: B006
     deltas: Annotated[
         bool, Query(description="With the live lane: text.delta, reasoning.delta, tool_args.delta.")
     ] = True,
@@ -100,7 +103,7 @@ async def list_run_events(
     ] = None,
 ) -> Response:
     run = await given.assembly.journal.get_run(run_id, PROJECT)
-    wanted = Wanted(_position(run, after, last_event_id), tuple(types), deltas, until)
+    wanted = Wanted(_position(run, after, last_event_id), (*types, *types_bracketed), deltas, until)
     match _media_type(request.headers.get("accept", "")):
         case "text/event-stream":
             nothing_left = run.status in TERMINAL and wanted.after >= run.last_seq

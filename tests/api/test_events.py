@@ -128,7 +128,7 @@ async def test_a_reconnect_to_a_run_that_is_over_is_told_to_stop(service: Servic
 
 async def test_types_choose_and_the_stream_still_ends_with_the_run(service: Service) -> None:
     run = await service.new_run()
-    async with service.stream(f"/v1/runs/{run['id']}/events?types[]=message.added&types[]=turn.started") as reader:
+    async with service.stream(f"/v1/runs/{run['id']}/events?types[]=message.added&types=turn.started") as reader:
         await service.started(run["id"])
         await service.answered(run["id"])
         await service.finished(run["id"])
