@@ -43,26 +43,23 @@ class ToolCaller:
     @activity.defn(name=CALL_TOOL)
     async def call_tool(self, order: CallToolInput) -> ToolAnswered:
         async with lifeline(self.beat_every_seconds):
-            call = await self.journal.get_call(order.run_id, order.call_id)
-            tool = self.toolbox.get(call.name)
-            once = tool is None or tool.description["effect"] == "once"
             begun = await self.journal.begin_tool(
-                order.run_id, order.call_id, worker=self.worker, may_repeat=not once, outbox=order.outbox
+                order.run_id, order.call_id, worker=self.worker, may_repeat=not order.once, outbox=order.outbox
             )
             if begun.ended:
                 return _report(order, begun.ended)
-            commit = await self._answer(order, call, tool, begun, once=once)
+            call = begun.call
+            assert call is not None, "a call that has begun is there"
+            commit = await self._answer(order, call, self.toolbox.get(call.name), begun)
             self.reached("tool.after_effect", call.name)
             ended = await finished(filed(lambda: self.journal.commit_tool(order.run_id, order.call_id, commit)))
             self.reached("tool.committed", call.name)
             return _report(order, ended)
 
-    async def _answer(
-        self, order: CallToolInput, call: CallRow, tool: Tool | None, begun: Begun, *, once: bool
-    ) -> ToolCommit:
+    async def _answer(self, order: CallToolInput, call: CallRow, tool: Tool | None, begun: Begun) -> ToolCommit:
         if tool is None:
             return ToolCommit("failed", f"this worker has no tool {call.name!r}", "unknown_tool")
-        if once and begun.lost_attempt is not None:
+        if order.once and begun.lost_attempt is not None:
             return ToolCommit(
                 "unknown",
                 "The call was started, and the worker that ran it was lost before it reported. It was not run "
@@ -76,24 +73,23 @@ class ToolCaller:
             text = await self._run(order, call, tool, begun.attempt)
         except TimeoutError:
             return ToolCommit(
-                "unknown" if once else "failed",
+                "unknown" if order.once else "failed",
                 f"no result within {order.timeout_seconds:g} s; the call was abandoned"
                 + (" and may still take effect" if tool.description["effect"] != "read" else ""),
                 "tool_timeout",
             )
         except ToolTrouble as trouble:
-            if trouble.retryable and not once and begun.attempt < order.last_attempt:
+            if trouble.retryable and not order.once and begun.attempt < order.last_attempt:
                 raise await self._retry(order, begun.attempt, trouble) from trouble
             return ToolCommit("failed", trouble.message, trouble.code)
         except asyncio.CancelledError:
-            await finished(self._cut_short(order, begun.attempt, once=once))
+            await finished(self._cut_short(order, begun.attempt))
             raise
         return await self._result(text)
 
     async def _run(self, order: CallToolInput, call: CallRow, tool: Tool, attempt: int) -> str:
         arguments = call.arguments if isinstance(call.arguments, dict) else {}
         run = await self.transcripts.run(order.run_id)
-        messages = await self.transcripts.messages(run.session_id)
         context = ToolCallContext(
             run_id=order.run_id,
             session_id=run.session_id,
@@ -101,13 +97,7 @@ class ToolCaller:
             attempt=attempt,
             idempotency_key=f"{order.run_id}:{order.call_id}",
             workspace=self.workspaces / order.run_id,
-            blobs=self.journal,
-            result_blobs=frozenset(
-                block["blob"]
-                for message in messages
-                for block in message["content"]
-                if block["type"] == "tool_result" and "blob" in block
-            ),
+            blobs=self.transcripts.blobs(run.session_id),
         )
         async with asyncio.timeout(order.timeout_seconds):
             return await tool.run(arguments, context)
@@ -141,15 +131,15 @@ class ToolCaller:
             next_retry_delay=timedelta(seconds=seconds),
         )
 
-    async def _cut_short(self, order: CallToolInput, attempt: int, *, once: bool) -> None:
+    async def _cut_short(self, order: CallToolInput, attempt: int) -> None:
         """The run called this call off, or this worker is stopping and its grace is over. A superseded
         attempt writes nothing."""
         if was_called_off():
             text = "The call was called off while it ran; it may or may not have taken effect."
             await self.journal.commit_tool(
-                order.run_id, order.call_id, ToolCommit("unknown" if once else "failed", text, "cancelled")
+                order.run_id, order.call_id, ToolCommit("unknown" if order.once else "failed", text, "cancelled")
             )
-        elif worker_is_stopping() and not once:
+        elif worker_is_stopping() and not order.once:
             await self.journal.fail_tool_attempt(
                 order.run_id,
                 order.call_id,

@@ -4,6 +4,7 @@ a turn reads only what is new. Bounded; losing an entry costs one more read."""
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 
 from perdure.contract import Message
 from perdure.store.journal import Journal, RunRow
@@ -30,6 +31,10 @@ class Transcripts:
                 self._runs.popitem(last=False)
         return self._runs[run_id]
 
+    def blobs(self, session_id: str) -> SessionBlobs:
+        """The spooled results of a session; nothing is read before somebody asks."""
+        return SessionBlobs(self, self._journal, session_id)
+
     async def messages(self, session_id: str) -> list[Message]:
         """The whole transcript, by number. The list must not be changed."""
         known = self._sessions.get(session_id, [])
@@ -41,6 +46,26 @@ class Transcripts:
             oldest, _ = self._sessions.popitem(last=False)
             del self._bytes[oldest]
         return messages
+
+
+@dataclass(frozen=True)
+class SessionBlobs:
+    """See ``perdure.tools.port.BlobReader``."""
+
+    transcripts: Transcripts
+    journal: Journal
+    session_id: str
+
+    async def known(self) -> frozenset[str]:
+        return frozenset(
+            block["blob"]
+            for message in await self.transcripts.messages(self.session_id)
+            for block in message["content"]
+            if block["type"] == "tool_result" and "blob" in block
+        )
+
+    async def get_blob(self, blob_id: str, *, offset: int = 0, length: int | None = None) -> bytes:
+        return await self.journal.get_blob(blob_id, offset=offset, length=length)
 
 
 def _bytes(message: Message) -> int:

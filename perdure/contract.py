@@ -55,7 +55,8 @@ class CallModelInput:
 
 @dataclass(frozen=True, slots=True)
 class CallToolInput:
-    """``last_attempt`` is how often the tool may be tried, lost workers included."""
+    """``last_attempt`` is how often the tool may be tried, lost workers included; a ``once`` tool that was
+    started is not tried again."""
 
     run_id: str
     key: str
@@ -63,6 +64,7 @@ class CallToolInput:
     turn: int
     timeout_seconds: float
     last_attempt: int
+    once: bool
     outbox: tuple[OutboxEvent, ...] = ()
 
 

@@ -78,7 +78,16 @@ def activity_for(action: Action, state: RunState) -> workflow.ActivityHandle[obj
         case CallTool(key, call_id, turn, rule):
             return _start(
                 CALL_TOOL,
-                CallToolInput(spec.run_id, key, call_id, turn, rule.timeout_seconds, rule.max_attempts, outbox),
+                CallToolInput(
+                    spec.run_id,
+                    key,
+                    call_id,
+                    turn,
+                    rule.timeout_seconds,
+                    rule.max_attempts,
+                    rule.effect == "once",
+                    outbox,
+                ),
                 state,
                 f"turn {turn} · {rule.name}",
                 rule.timeout_seconds + _MARGIN_SECONDS,

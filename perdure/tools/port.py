@@ -28,6 +28,12 @@ class InvalidArguments(Exception):
 
 
 class BlobReader(Protocol):
+    """The spooled results of one session."""
+
+    async def known(self) -> frozenset[str]:
+        """The ids this session may read back: those in its transcript."""
+        ...
+
     async def get_blob(self, blob_id: str, *, offset: int = 0, length: int | None = None) -> bytes: ...
 
 
@@ -44,7 +50,6 @@ class ToolCallContext:
     idempotency_key: str
     workspace: Path
     blobs: BlobReader
-    result_blobs: frozenset[str] = frozenset()  # blobs this session may read back
 
 
 class Tool(Protocol):

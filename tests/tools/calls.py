@@ -19,6 +19,9 @@ class Blobs:
     def __init__(self, blobs: Mapping[str, bytes] | None = None) -> None:
         self.blobs = dict(blobs or {})
 
+    async def known(self) -> frozenset[str]:
+        return frozenset(self.blobs)
+
     async def get_blob(self, blob_id: str, *, offset: int = 0, length: int | None = None) -> bytes:
         return self.blobs[blob_id][offset:][:length]
 
@@ -37,7 +40,6 @@ def a_call(
         idempotency_key=f"run_1:{call_id}",
         workspace=workspace,
         blobs=Blobs(blobs),
-        result_blobs=frozenset(blobs),
     )
 
 

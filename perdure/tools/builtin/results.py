@@ -26,9 +26,10 @@ def result_tools(limits: ToolLimits) -> list[AnyTool]:
     ) -> str:
         """Read a part of a large tool result of this session that was shortened in the conversation."""
         call = current_call()
-        if blob not in call.result_blobs:
-            known = ", ".join(sorted(call.result_blobs)[:_NAMED_MAX]) or "none"
-            raise ToolTrouble(f"this session has no result {blob!r}; its results are: {known}", code="unknown_result")
+        known = await call.blobs.known()
+        if blob not in known:
+            named = ", ".join(sorted(known)[:_NAMED_MAX]) or "none"
+            raise ToolTrouble(f"this session has no result {blob!r}; its results are: {named}", code="unknown_result")
         wanted = max(min(length, most), _CHARACTER_BYTES_MAX)  # at least one whole character
         data = await call.blobs.get_blob(blob, offset=offset, length=wanted + 1)  # one more tells whether it goes on
         return _part(data, offset, wanted)
