@@ -177,7 +177,7 @@ class ModelCaller:
             order.key,
             attempt,
             Failure("cancelled" if was_called_off() else "worker_stopping", "the call was cut short", True),
-            retry_in_seconds=0.0,
+            retry_in_seconds=None if was_called_off() else 0.0,
         )
 
 

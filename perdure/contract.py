@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, NotRequired, TypedDict
 
 from perdure.core.spec import Effect, RunSpec
-from perdure.core.state import Json, Outcome, OutboxEvent, RunState
+from perdure.core.state import Json, OutboxEvent, Outcome, RunState
 
 # Names in Temporal --------------------------------------------------------------------------------
 
