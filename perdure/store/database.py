@@ -34,14 +34,7 @@ LOCK_TIMEOUT_SECONDS = 10  # of a row, on PostgreSQL: transactions here take mil
 IDLE_IN_TRANSACTION_SECONDS = 15  # a frozen process must not hold a run's row for ever
 WRITE_TRIES = 3  # a writer that lost a race looks again; losing twice is already odd
 
-_TROUBLE_STATES = (
-    "08",
-    "53",
-    "57",
-    "55P03",
-    "25P03",
-    "40",
-)  # connection, resources, shutdown, lock, idle, serialization
+_TROUBLE_STATES = ("08", "53", "57", "55P03", "25P03", "40")  # connection, resources, shutdown, lock, idle, races
 _RACE_STATES = ("40001", "40P01", "23505")  # serialization, deadlock, somebody inserted it first
 
 
@@ -65,12 +58,12 @@ class SqliteDatabase:
 
     dialect = "sqlite"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS) -> None:
         self.path = path
         self._writer = ThreadPoolExecutor(1, "journal-writer")
         self._readers = ThreadPoolExecutor(READER_THREADS, "journal-reader")
-        self._write_engine = _sqlite_engine(path, "BEGIN IMMEDIATE", 1)
-        self._read_engine = _sqlite_engine(path, "BEGIN", READER_THREADS)
+        self._write_engine = _sqlite_engine(path, "BEGIN IMMEDIATE", 1, busy_timeout_seconds)
+        self._read_engine = _sqlite_engine(path, "BEGIN", READER_THREADS, busy_timeout_seconds)
 
     async def write(self, work: Work[Result], committed: Callable[[], None] | None = None) -> Result:
         def transaction() -> Result:
@@ -105,12 +98,12 @@ class SqliteDatabase:
         self._writer.shutdown()
 
 
-def _sqlite_engine(path: Path, begin: str, connections: int) -> Engine:
+def _sqlite_engine(path: Path, begin: str, connections: int, busy_timeout_seconds: float) -> Engine:
     engine = create_engine(
         URL.create("sqlite+pysqlite", database=str(path)),
         pool_size=connections,
         max_overflow=0,
-        connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
+        connect_args={"timeout": busy_timeout_seconds, "check_same_thread": False},
     )
 
     @event.listens_for(engine, "connect")

@@ -96,7 +96,7 @@ class SocketNotifier:
 
     def __init__(self, database: Path, followers: Followers) -> None:
         self._followers = followers
-        self._folder = _socket_folder(database)
+        self._folder = socket_folder(database)
         self._socket: socket.socket | None = None
         self._address = self._folder / f"{os.getpid()}-{secrets.token_hex(4)}"
         self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -166,7 +166,7 @@ class SocketNotifier:
         self._sender.close()
 
 
-def _socket_folder(database: Path) -> Path:
+def socket_folder(database: Path) -> Path:
     """Where the processes that use this file meet: the same for each of them, and short."""
     name = f"perdure-{os.getuid()}-{hashlib.sha256(os.fsencode(database.resolve())).hexdigest()[:16]}"
     folder = Path(tempfile.gettempdir()) / name
