@@ -7,14 +7,16 @@ import asyncio
 import sqlite3
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection, inspect, text
 
-from perdure.store.database import Database, SqliteDatabase
+from perdure.store.database import PAGE_BYTES, Database, SqliteDatabase
 from perdure.store.journal import JournalTrouble
 from perdure.store.schema import HEAD
+
+if TYPE_CHECKING:  # Alembic costs 100 ms to import, and is needed only when there is something to migrate
+    from alembic.config import Config
 
 BOOT_TIMEOUT_SECONDS = 30.0  # another process may be migrating a large database
 _LOCK_NUMBER = 0x70657264757265  # "perdure" in ASCII: the advisory lock of migrations on PostgreSQL
@@ -56,12 +58,16 @@ def upgrade(connection: Connection) -> None:
         connection.execute(text(f"SET LOCAL lock_timeout = '{BOOT_TIMEOUT_SECONDS:.0f}s'"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK_NUMBER})
     if revision(connection) != HEAD:  # else another process was first
+        from alembic import command
+
         config = alembic_config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
 
 def alembic_config() -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
     return config
@@ -80,7 +86,7 @@ def _write_ahead(path: Path) -> None:
         try:
             connection = sqlite3.connect(path, isolation_level=None)
             try:
-                connection.execute("PRAGMA page_size=8192")
+                connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
                 connection.execute("PRAGMA journal_mode=WAL")
                 return
             finally:
