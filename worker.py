@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
 from datetime import timedelta
 
+import uvloop
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.answer_call import CallAnswerer
@@ -75,9 +77,10 @@ async def run_worker(settings: Settings, reached: FaultHook = unharmed) -> None:
     async with build_worker(assembly, reached):
         print(f"worker ready on task queue {settings.task_queue}", flush=True)
         await assembly.catalog.warm()  # the vendors' SDKs, before the first call needs them
+        gc.freeze()  # what is loaded by now stays: collections need not look at it again
         await stop.wait()
     await assembly.close()
 
 
 if __name__ == "__main__":
-    asyncio.run(run_worker(Settings()))
+    uvloop.run(run_worker(Settings()))
