@@ -22,7 +22,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from perdure.cli.client import TERMINAL_EVENTS, Api, Object
+from perdure.cli.client import TERMINAL_EVENTS, Api, Object, Refused
 from perdure.cli.demo_tools import EFFECTS_FILE
 from perdure.cli.evidence import Evidence, Kill
 from perdure.cli.place import Up, read_up
@@ -241,7 +241,7 @@ class Demo:
             vendor=vendor,
             effects=self._effects(),
             kills=self.kills,
-            kills_wanted=STRIKES,
+            kills_wanted=STRIKES if self.model is None else max(1, len(self.kills)),  # a real model may be too quick
             total_seconds=time.monotonic() - self.began,
         )
 
@@ -280,6 +280,9 @@ def run_demo(*, model: str | None, keep: bool, as_json: bool) -> int:
         if keep_home:
             console.print(f"kept: {home}", markup=False, soft_wrap=True)
         return 0 if ok else 1
+    except Refused:  # a wrong model name, most likely: there is nothing to look at
+        keep_home = keep
+        raise
     except KeyboardInterrupt:
         keep_home = keep
         return 130
@@ -297,9 +300,14 @@ def _print(evidence: Evidence, ok: bool, console: Console) -> None:
     for kill in evidence.kills:
         seconds = kill.recovered_seconds
         found = "never" if seconds is None else f"{seconds:.1f} s"
-        table.add_row(f"kill -9 {kill.what} {kill.when}: next step after", found, "" if seconds else "[red]WRONG[/]")
+        table.add_row(f"next step after kill -9 of {kill.what} {kill.when}", found, "" if seconds else "[red]WRONG[/]")
     table.add_row("total time", f"{evidence.total_seconds:.1f} s", "")
     console.print()
     console.print(table)
-    verdict = "Nothing was lost, nothing was paid for or done twice." if ok else "Not everything holds: see above."
+    held = "Nothing was lost, nothing was paid for or done twice."
+    if evidence.vendor is None:
+        held = (
+            "Nothing was lost, nothing was done twice. What the vendor bills for the call that was cut, it knows alone."
+        )
+    verdict = held if ok else "Not everything holds: see above."
     console.print(verdict, style="bold green" if ok else "bold red")

@@ -199,6 +199,28 @@ def test_any_child_that_is_killed_is_replaced_and_a_run_in_flight_reaches_its_re
     assert stack.up()["pid"] == stack.process.pid
 
 
+def test_a_run_is_started_once_although_the_api_was_just_killed(stack: UpProcess) -> None:
+    before = len(stack.get("/v1/runs?limit=100")["data"])
+    os.kill(stack.pids()["api"], signal.SIGKILL)
+    ran = stack.perdure("run", "Hello", "--model", "scripted/hello")
+    assert ran.returncode == 0, ran.stderr
+    assert len(stack.get("/v1/runs?limit=100")["data"]) == before + 1
+
+
+def test_ctrl_c_leaves_the_run_running_and_says_how_to_come_back(stack: UpProcess) -> None:
+    run = json.loads(stack.perdure("run", "Show me", "--model", "scripted/tour", "--no-follow", "--json").stdout)
+    command = [sys.executable, "-P", "-m", "perdure.cli", "watch", run["id"], "--home", str(stack.home)]
+    reader = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert reader.stdout is not None
+    reader.stdout.readline()
+    reader.send_signal(signal.SIGINT)
+    _, said = reader.communicate(timeout=10)
+    assert reader.returncode == 130
+    assert f"perdure watch {run['id']}" in said
+    assert f"perdure cancel {run['id']}" in said
+    assert stack.perdure("watch", run["id"]).returncode == 0
+
+
 def test_the_supervisor_is_small(stack: UpProcess) -> None:
     assert psutil.Process(stack.process.pid).memory_info().rss < 60 * 1024**2
 
