@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -181,11 +182,14 @@ def test_any_child_that_is_killed_is_replaced_and_a_run_in_flight_reaches_its_re
     command = [sys.executable, "-P", "-m", "perdure.cli", "watch", run["id"], "--json", "--home", str(stack.home)]
     reader = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True)
     assert reader.stdout is not None
+    give_up = threading.Timer(60, reader.kill)  # the tour takes six seconds, a recovery at most five
+    give_up.start()
     try:
         events = [json.loads(reader.stdout.readline()) for _ in range(12)]  # somewhere in its first turns
         os.kill(before[name], signal.SIGKILL)
         events += [json.loads(line) for line in reader.stdout]
     finally:
+        give_up.cancel()
         reader.kill()
         reader.wait()
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
