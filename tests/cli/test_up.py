@@ -45,7 +45,11 @@ class UpProcess:
             up = read_up(self.home)
             return up is not None and up["pid"] == self.process.pid
 
-        until(is_ready, STARTUP_SECONDS)
+        try:
+            until(is_ready, STARTUP_SECONDS)
+        except BaseException:
+            self.end()
+            raise
         return self
 
     def up(self) -> dict[str, Any]:
