@@ -45,6 +45,7 @@ class AgentRun:
             match decide(self._state, _now_ms()):
                 case Done(outcome):
                     await workflow.wait_condition(workflow.all_handlers_finished)
+                    workflow.set_current_details(details(self._state, self._goal))
                     show_end(self._state, outcome)
                     return outcome
                 case InFlight(actions, wake_at_ms):

@@ -20,7 +20,7 @@ def details(state: RunState, goal: str) -> str:
     cost = "unknown" if usage.unpriced_calls else f"${usage.cost_micros / 1_000_000:.6f}"
     waits = ", ".join(state.in_flight) or "nothing"
     return (
-        f"**{state.status}** · turn {state.turn} of at most {state.spec.limits.max_turns}\n\n"
+        f"**{state.status}** · {state.turn} of at most {state.spec.limits.max_turns} turns answered\n\n"
         f"{goal if state.spec.previews else ''}\n\n"
         f"- agent `{state.spec.agent}`, model `{state.spec.model}`\n"
         f"- {usage.input_tokens} tokens in, {usage.output_tokens} out, cost {cost}\n"
