@@ -9,6 +9,9 @@ import pytest
 
 from perdure.dev_server import DevServer, start_dev_server
 from tests.e2e.stack import Stack
+from tests.postgres import postgres
+
+__all__ = ["postgres"]
 
 
 @pytest.fixture(scope="session")
