@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from sqlalchemy import Connection, text
 from perdure.contract import Block
 from perdure.core.state import Outcome
 from perdure.store.journal import Delta, Journal, JournalTrouble, NewRun, ToolCommit
+from perdure.store.live import LiveLane
 from perdure.store.migrate import SchemaMismatch, alembic_config
 from perdure.store.schema import HEAD, metadata
 from perdure.store.sql import SqlJournal, open_journal
@@ -66,6 +68,40 @@ async def test_a_database_that_was_away_is_used_again_by_the_same_journal(
         await types(journal, run.id)
     finally:
         await journal.close()
+
+
+class ReplyLost:
+    """A database whose connection breaks once after the commit, before its reply arrives."""
+
+    def __init__(self, database: Database) -> None:
+        self.dialect = database.dialect
+        self._database = database
+        self._broken = False
+
+    async def write(self, work: Work[Result], committed: Callable[[], None] | None = None) -> Result:
+        result = await self._database.write(work, committed)
+        if not self._broken:
+            self._broken = True
+            raise JournalTrouble("the connection broke")
+        return result
+
+    async def read(self, work: Work[Result]) -> Result:
+        return await self._database.read(work)
+
+    async def close(self) -> None: ...
+
+
+async def test_live_text_is_written_once_when_the_reply_to_its_commit_is_lost(journal: SqlJournal) -> None:
+    run = await new_run(journal)
+    await begin(journal, run.id)
+    lane = LiveLane(ReplyLost(journal._database), lambda run_ids: None)
+    lane.put(Delta(run.id, "model-1", 1, "text.delta", "once "))
+    await lane.flush(run.id, "model-1")
+    lane.put(Delta(run.id, "model-1", 1, "text.delta", "only"))
+    await lane.close()
+    deltas = await all_events(journal, run.id, types=["text.delta"])
+    assert [event.data["text"] for event in deltas] == ["once ", "only"]
+    await types(journal, run.id)
 
 
 async def test_a_locked_file_is_trouble_and_not_an_error_of_ours(
