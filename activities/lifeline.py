@@ -15,6 +15,8 @@ from perdure.store.journal import JournalTrouble, RunOver
 
 Result = TypeVar("Result")
 
+BUG_ATTEMPTS_MAX = 5  # about 3 s: another worker, or the same one in a better state, may succeed
+
 FaultHook = Callable[[str, str], None]
 """Called as ``reached(point, key)`` at the four points where a crash hurts most. Production passes
 ``unharmed``; crash tests pass something that kills the process."""
@@ -28,13 +30,21 @@ def unharmed(point: str, key: str) -> None:
 async def lifeline(beat_every_seconds: float) -> AsyncIterator[None]:
     """Beat while the body runs, so that a lost worker is noticed and a cancelled call hears of it.
 
-    ``RunOver`` leaves as the non-retryable trouble that tells the workflow the run has ended.
+    ``RunOver`` leaves as the non-retryable trouble that tells the workflow the run has ended. An error
+    nobody foresaw is tried again a few times and then ends the action: a bug shall show, not hang.
     """
     beating = asyncio.create_task(_beat(beat_every_seconds))
     try:
         yield
     except RunOver as over:
         raise ApplicationError(str(over), over.status, type=RUN_OVER, non_retryable=True) from over
+    except (ApplicationError, JournalTrouble):
+        raise
+    except Exception as bug:
+        activity.logger.exception("an activity met an error nobody foresaw")
+        if activity.info().attempt < BUG_ATTEMPTS_MAX:
+            raise
+        raise ApplicationError(f"{type(bug).__name__}: {bug}"[:1_000], type="Bug", non_retryable=True) from bug
     finally:
         beating.cancel()
         with suppress(asyncio.CancelledError):

@@ -141,16 +141,9 @@ class Settings(BaseSettings):
 
     @property
     def sql_url(self) -> str:
-        """The SQLAlchemy URL of the journal, with its async driver."""
+        """The journal's URL; the store chooses the driver."""
         url = self.database_url or f"sqlite:///{self.home.absolute() / 'journal.db'}"
-        for plain, driver in (
-            ("sqlite:", "sqlite+aiosqlite:"),
-            ("postgresql:", "postgresql+asyncpg:"),
-            ("postgres:", "postgresql+asyncpg:"),
-        ):
-            if url.startswith(plain):
-                return driver + url.removeprefix(plain)
-        return url
+        return f"postgresql:{url.removeprefix('postgres:')}" if url.startswith("postgres:") else url
 
     @property
     def blob_folder(self) -> Path:
