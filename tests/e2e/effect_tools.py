@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from pathlib import Path
 
-from perdure.tools import current_call, tool
+from perdure.tools import ToolTrouble, current_call, tool
 
 
 def _file() -> Path:
     return Path(os.environ["EFFECTS"])
 
 
-@tool(effect="idempotent", timeout_seconds=20)
-def book_idempotent(what: str) -> str:
-    """Book something; booking under the same idempotency key again changes nothing."""
+def _book_idempotent(what: str) -> str:
     key = current_call().idempotency_key
     done = _file().read_text().splitlines() if _file().exists() else []
     if key not in done:
@@ -24,12 +23,32 @@ def book_idempotent(what: str) -> str:
     return f"booked {what}"
 
 
+@tool(effect="idempotent", timeout_seconds=20)
+def book_idempotent(what: str) -> str:
+    """Book something; booking under the same idempotency key again changes nothing."""
+    return _book_idempotent(what)
+
+
 @tool(timeout_seconds=20)
 def book_once(what: str) -> str:
     """Book something; nothing protects against booking twice."""
     with _file().open("a") as file:
         file.write(f"{current_call().idempotency_key}\n")
     return f"booked {what}"
+
+
+@tool(effect="idempotent", timeout_seconds=30)
+async def book_when_open(what: str) -> str:
+    """Book something once the office is open, which is when a file beside the effects says so."""
+    while not _file().with_suffix(".open").exists():
+        await asyncio.sleep(0.05)
+    return _book_idempotent(what)
+
+
+@tool(effect="idempotent", max_attempts=2)
+def blow_up_with(what: str) -> str:
+    """Asks for another attempt in words of its own, each time."""
+    raise ToolTrouble(what, retryable=True)
 
 
 @tool(effect="read", timeout_seconds=1)

@@ -84,6 +84,16 @@ class Stack:
         child.send_signal(signal.SIGKILL)
         child.wait()
 
+    def freeze(self, name: str) -> None:
+        """SIGSTOP: it is there, and does nothing."""
+        self.children[name].send_signal(signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        self.children[name].send_signal(signal.SIGCONT)
+
+    def alive(self, name: str) -> bool:
+        return name in self.children and self.children[name].poll() is None
+
     def stop(self) -> None:
         self.http.close()
         for child in self.children.values():
@@ -130,6 +140,23 @@ class Stack:
 
     def summary(self) -> dict[str, Any]:
         return dict(httpx2.get(f"{self.vendor_url}/_scripted/summary", trust_env=False).raise_for_status().json())
+
+    def bill(self, run_id: str) -> dict[str, dict[str, int]]:
+        """What the vendors counted for each model call of a run, by the call's key."""
+        calls = self.summary()["by_request_key"]
+        return {key.partition(":")[2]: dict(counts) for key, counts in calls.items() if key.startswith(f"{run_id}:")}
+
+    def close_gate(self, name: str) -> None:
+        """Answers whose script waits for ``name`` are held from now on."""
+        httpx2.delete(f"{self.vendor_url}/_scripted/release/{name}", trust_env=False).raise_for_status()
+
+    def open_gate(self, name: str) -> None:
+        httpx2.post(f"{self.vendor_url}/_scripted/release/{name}", trust_env=False).raise_for_status()
+
+    def held(self, name: str) -> int:
+        """How many answers wait at the gate."""
+        held = httpx2.get(f"{self.vendor_url}/_scripted/held", trust_env=False).raise_for_status().json()
+        return int(held.get(name, 0))
 
     def wait_until(self, holds: Callable[[], bool], what: str, timeout_seconds: float = 30) -> None:
         deadline = time.monotonic() + timeout_seconds
