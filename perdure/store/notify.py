@@ -109,8 +109,7 @@ class SocketNotifier:
             bound = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             bound.setblocking(False)
             try:
-                _make_private(self._folder)
-                bound.bind(str(self._address))
+                self._bind(bound)
             except OSError as error:
                 bound.close()
                 raise JournalTrouble(
@@ -118,6 +117,16 @@ class SocketNotifier:
                 ) from error
             self._socket = bound
             asyncio.get_running_loop().add_reader(bound, self._drain)
+
+    def _bind(self, bound: socket.socket) -> None:
+        for last in (False, True):
+            try:
+                _make_private(self._folder)
+                bound.bind(str(self._address))
+                return
+            except FileNotFoundError:  # the last one who left took the folder away just now
+                if last:
+                    raise
 
     def committed(self, run_ids: Iterable[str]) -> None:
         run_ids = list(run_ids)
@@ -164,6 +173,8 @@ class SocketNotifier:
     async def close(self) -> None:
         self._stop_listening()
         self._sender.close()
+        with suppress(OSError):  # others are still there, or nobody ever was
+            self._folder.rmdir()
 
 
 def socket_folder(database: Path) -> Path:

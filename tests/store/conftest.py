@@ -19,7 +19,7 @@ Open = Callable[[], Awaitable[SqlJournal]]
 def sql_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database."""
     if request.param == "sqlite":
-        return f"sqlite+aiosqlite:///{tmp_path / 'journal.db'}"
+        return f"sqlite:///{tmp_path / 'journal.db'}"
     server: PostgresServer = request.getfixturevalue("postgres")
     return server.fresh_database().replace("postgresql:", "postgresql+asyncpg:", 1)
 

@@ -129,6 +129,7 @@ async def test_a_follower_that_died_is_forgotten_by_the_next_commit(tmp_path: Pa
     await new_run(journal)
     assert list(folder.iterdir()) == []
     await journal.close()
+    assert not folder.exists()
 
 
 action = st.one_of(
