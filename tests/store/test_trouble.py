@@ -16,6 +16,7 @@ from sqlalchemy import Connection, text
 
 from perdure.contract import Block
 from perdure.core.state import Outcome
+from perdure.store.database import Database, Result, SqliteDatabase, Work
 from perdure.store.journal import Delta, Journal, JournalTrouble, NewRun, ToolCommit
 from perdure.store.live import LiveLane
 from perdure.store.migrate import SchemaMismatch, alembic_config
@@ -104,11 +105,9 @@ async def test_live_text_is_written_once_when_the_reply_to_its_commit_is_lost(jo
     await types(journal, run.id)
 
 
-async def test_a_locked_file_is_trouble_and_not_an_error_of_ours(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("perdure.store.database.BUSY_TIMEOUT_SECONDS", 0.05)
-    journal = await open_journal(f"sqlite:///{tmp_path / 'journal.db'}", tmp_path)
+async def test_a_locked_file_is_trouble_and_not_an_error_of_ours(tmp_path: Path) -> None:
+    await (await open_journal(f"sqlite:///{tmp_path / 'journal.db'}", tmp_path)).close()
+    journal = SqlJournal(SqliteDatabase(tmp_path / "journal.db", busy_timeout_seconds=0.05), tmp_path)
     run = await new_run(journal)
     rude = sqlite3.connect(tmp_path / "journal.db", isolation_level=None)
     rude.execute("BEGIN IMMEDIATE")
