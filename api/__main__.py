@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import socket
 import sys
@@ -13,22 +12,13 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 
 from api.app import create_app
+from api.gate import is_loopback
 from perdure.assembly import Assembly, assemble
 from perdure.settings import Settings
 
 EXIT_MISCONFIGURED = 2
 GRACE_SECONDS = 5  # for requests in flight; streams end within a second of the order to stop
 KEEP_ALIVE_SECONDS = 75  # longer than clients and proxies keep idle connections: they close first
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server bound to ``host``."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 class Server(uvicorn.Server):
@@ -74,7 +64,7 @@ def main() -> int:
             failures.append(error)
             raise
 
-    app = create_app(factory, request_bytes_max=settings.limits.request_bytes_max)
+    app = create_app(factory, request_bytes_max=settings.limits.request_bytes_max, hosts=settings.api_hosts)
     config = uvicorn.Config(
         app,
         host=settings.api_host,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from importlib.metadata import version
 from typing import Any
 
@@ -34,7 +34,9 @@ class BadAgentSettings(Exception):
     """An ``[agents.NAME]`` table that is no agent; the message says what is wrong with it."""
 
 
-def create_app(assembly_factory: Callable[[], Awaitable[Assembly]], *, request_bytes_max: int) -> FastAPI:
+def create_app(
+    assembly_factory: Callable[[], Awaitable[Assembly]], *, request_bytes_max: int, hosts: Collection[str] = ()
+) -> FastAPI:
     """The application. ``assembly_factory`` is awaited once, when the server starts; what it raises
     (and ``BadAgentSettings``) ends the start. ``app.state.parts.stopping`` ends streams when set."""
     stopping = asyncio.Event()
@@ -65,7 +67,7 @@ def create_app(assembly_factory: Callable[[], Awaitable[Assembly]], *, request_b
     for module in (runs, events, sessions, agents, catalog, health):
         app.include_router(module.router)
     install(app)
-    app.add_middleware(Gate, request_bytes_max=request_bytes_max)
+    app.add_middleware(Gate, request_bytes_max=request_bytes_max, hosts=hosts)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

@@ -1,12 +1,14 @@
 """The outermost layer, pure ASGI so that streams pass unbuffered: request ids, the limit of body
-sizes, and the answer to our own bugs."""
+sizes, the names this API answers to, and the answer to our own bugs."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import re
+from collections.abc import Collection
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -28,9 +30,13 @@ class _TooLarge(Exception):
 
 
 class Gate:
-    def __init__(self, app: ASGIApp, *, request_bytes_max: int) -> None:
+    """``hosts`` are the names, besides loopback addresses, by which clients may address this API. Without
+    API keys a web page that resolves its own name to loopback must not be able to speak to it."""
+
+    def __init__(self, app: ASGIApp, *, request_bytes_max: int, hosts: Collection[str]) -> None:
         self._app = app
         self._bytes_max = request_bytes_max
+        self._hosts = {host.lower() for host in hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -60,6 +66,11 @@ class Gate:
             await send(message)
 
         try:
+            host = _host_name(headers.get(b"host", b"").decode("latin-1"))
+            if not (is_loopback(host) or host in self._hosts):
+                detail = f"This API does not answer to the name {host!r}; the setting api_hosts allows names."
+                await problem_reply(Problem("invalid_request", detail), request_id)(scope, receive, marked_send)
+                return
             announced = headers.get(b"content-length", b"0")
             if announced.isdigit() and int(announced) > self._bytes_max:
                 raise _TooLarge
@@ -78,6 +89,22 @@ class Gate:
                 raise  # half an answer is out: closing the connection is the only honest end
             problem = Problem("internal", f"Perdure failed to answer; its log tells why under {request_id}.")
             await problem_reply(problem, request_id)(scope, receive, marked_send)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can mean itself by ``host``."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _host_name(header: str) -> str:
+    """The name in a Host header, without its port."""
+    name, _, port = header.rpartition(":")
+    return (name if name and port.isdigit() else header).lower()
 
 
 async def _answer_then_drain(reply: Response, receive: Receive, send: Send) -> None:

@@ -102,6 +102,7 @@ class Settings(BaseSettings):
     home: Path = Path(".perdure")
     api_host: str = "127.0.0.1"
     api_port: int = Field(default=8600, ge=0, le=65_535)
+    api_hosts: Annotated[list[str], NoDecode] = []  # names besides loopback in a client's Host header
     database_url: str | None = None  # default: SQLite in the home; postgresql://… for production
     blobs_url: str | None = None  # default: a folder in the home; file:///… for a shared one
     task_queue: str = "perdure"
@@ -119,7 +120,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     tool_settings: ToolSettings = ToolSettings()
 
-    @field_validator("tools", mode="before")
+    @field_validator("tools", "api_hosts", mode="before")
     @classmethod
     def _comma_separated(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

@@ -108,3 +108,16 @@ async def test_a_journal_that_is_away_is_a_503_that_may_be_retried(service: Serv
         assert int(reply.headers["retry-after"]) > 0
     service.line.cut = False
     assert await service.count("/v1/runs") == 0
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8600", "10.0.0.7", ""])
+async def test_a_web_page_that_rebinds_its_name_to_loopback_cannot_speak_to_a_keyless_api(
+    service: Service, host: str
+) -> None:
+    answer = await service.http.get("/v1/runs", headers={"host": host})
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize("host", ["localhost:1234", "127.0.0.1", "[::1]:8600"])
+async def test_loopback_by_any_name_is_answered(service: Service, host: str) -> None:
+    assert (await service.http.get("/v1/runs", headers={"host": host})).status_code == 200

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from api.__main__ import is_loopback
+from api.gate import is_loopback
 from tests.api.service import HELLO
 
 

@@ -133,7 +133,7 @@ def test_our_settings_in_the_composition_are_accepted(monkeypatch: pytest.Monkey
         if value is not None:
             monkeypatch.setenv(variable, interpolated(str(value)))
     settings = Settings()
-    assert settings.sql_url == "postgresql+asyncpg://perdure:perdure@journal:5432/perdure"
+    assert settings.sql_url == "postgresql://perdure:perdure@journal:5432/perdure"
     assert settings.api_host == "127.0.0.1"
 
 
