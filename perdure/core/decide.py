@@ -10,12 +10,13 @@ from collections.abc import Mapping
 
 from perdure.core.actions import Action, AnswerCall, CallModel, CallTool, Decision, Done, Finish, InFlight, Record
 from perdure.core.spec import PARALLEL_TOOLS_MAX
-from perdure.core.state import Outcome, RunState
+from perdure.core.state import Failure, Outcome, RunState
 
 _OUTCOME_OF_STOP: Mapping[str, Outcome] = {
     "max_output_tokens": Outcome("incomplete", "max_output_tokens"),
     "refusal": Outcome("incomplete", "refusal"),
 }
+_EXPIRED = Outcome("expired", "deadline", Failure("deadline_exceeded", "the run's deadline passed before it ended"))
 
 
 def decide(state: RunState, now_ms: int) -> Decision:
@@ -29,7 +30,7 @@ def decide(state: RunState, now_ms: int) -> Decision:
     if not state.awaits_reply and not state.open_calls:
         return _finish(state, _OUTCOME_OF_STOP.get(state.last_stop or "", Outcome("completed", "end")))
     if now_ms >= state.spec.deadline_ms:
-        return _finish(state, Outcome("expired", "deadline"))
+        return _finish(state, _EXPIRED)
     if state.cancel:
         return _finish(state, Outcome("cancelled", state.cancel.reason or "cancelled"))
     if state.open_calls:

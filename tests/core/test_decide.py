@@ -119,7 +119,10 @@ def test_a_cancelled_run_ends_when_everything_called_off_has_ended() -> None:
 
 
 def test_at_the_deadline_the_run_expires() -> None:
-    assert outcome(NEW, DEADLINE_MS) == Outcome("expired", "deadline")
+    ended = outcome(NEW, DEADLINE_MS)
+    assert (ended.status, ended.stop_reason) == ("expired", "deadline")
+    assert ended.failure is not None
+    assert ended.failure.code == "deadline_exceeded"
     assert decide(going(NEW), DEADLINE_MS) == InFlight((), DEADLINE_MS)
 
 
