@@ -70,7 +70,7 @@ class AgentSettings(_Table):
 class WorkerSettings(_Table):
     """``[worker]``: recovery after a kill is a setting; these are the measured ones."""
 
-    heartbeat_timeout_seconds: float = Field(default=3, ge=1)  # a lost worker is noticed after this
+    heartbeat_timeout_seconds: float = Field(default=2.5, ge=1)  # a lost worker is noticed after this
     heartbeat_every_seconds: float = Field(default=0.75, gt=0)  # also how late a cancelled activity hears of it
     sticky_timeout_seconds: float = Field(default=1.0, gt=0)  # a dead worker's cached runs wait this long
     graceful_stop_seconds: float = Field(default=30, ge=0)

@@ -50,7 +50,7 @@ class RunSpec:
     tools: tuple[ToolRule, ...] = ()
     model_timeout_seconds: float = 600.0
     model_max_attempts: int = 8  # answers that failed in passing, and lost workers
-    heartbeat_timeout_seconds: float = 3.0
+    heartbeat_timeout_seconds: float = 2.5
     continue_as_new_events: int = 1_500
     previews: bool = True
     search_attributes: bool = True
