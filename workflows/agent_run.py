@@ -85,7 +85,7 @@ class AgentRun:
                 asyncio.create_task(self._await_end(action, handle))  # noqa: RUF006  (the loop's own tasks live as long as the run)
 
     async def _await_end(self, action: Action, handle: workflow.ActivityHandle[object]) -> None:
-        happening = await happening_of(action, handle)
+        happening = await happening_of(action, handle, self._called_off)
         del self._in_flight[action.key]
         self._called_off.discard(action.key)
         self._happened.append(happening)

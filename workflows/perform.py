@@ -4,6 +4,7 @@ Temporal UI; and what its end means to the core. The only place that knows Tempo
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import timedelta
 from typing import assert_never
 
@@ -135,15 +136,21 @@ def _start(
     )
 
 
-async def happening_of(action: Action, handle: workflow.ActivityHandle[object]) -> Happening:
-    """Wait for the activity's end and say what it means. Activities report happenings themselves."""
+async def happening_of(
+    action: Action, handle: workflow.ActivityHandle[object], called_off: Collection[str]
+) -> Happening:
+    """Wait for the activity's end and say what it means. Activities report happenings themselves.
+
+    ``called_off`` holds, when the end comes, the keys of the actions that the run no longer wants.
+    """
     try:
         return await handle  # type: ignore[return-value]  # activities report happenings, by result_type
     except ActivityError as error:
         cause = error.cause
         if isinstance(cause, ApplicationError) and cause.type == RUN_OVER:
             return EndedElsewhere(cause.details[0])
-        if is_cancelled_exception(error):
+        # What was called off is not tried again: it may end with its attempt's failure, or with its lost worker.
+        if is_cancelled_exception(error) or action.key in called_off:
             return ActionCancelled(action.key)
         match action:
             case CallModel(key):
