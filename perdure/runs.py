@@ -4,6 +4,7 @@ read from the journal, never from a workflow.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -157,7 +158,8 @@ class Runs:
         handle = self.client.get_workflow_handle(run_id)
         try:
             return await _to_open(
-                handle.execute_update(UPDATE_SAY, message_id, id=message_id, rpc_timeout=_RPC_OF_UPDATE)
+                handle.execute_update(UPDATE_SAY, message_id, id=message_id, rpc_timeout=_RPC_OF_UPDATE),
+                within=_RPC_OF_UPDATE,
             )
         except WorkflowUpdateFailedError:
             return False
@@ -183,9 +185,9 @@ class Runs:
             )
 
 
-async def _to_open(order: Coroutine[object, object, object]) -> bool:
+async def _to_open(order: Coroutine[object, object, object], within: timedelta = _RPC) -> bool:
     """Give an order to an open workflow; False when there is none."""
-    async with _temporal_trouble():
+    async with _temporal_trouble(within):
         try:
             await order
         except RPCError as error:
@@ -196,16 +198,18 @@ async def _to_open(order: Coroutine[object, object, object]) -> bool:
 
 
 @asynccontextmanager
-async def _temporal_trouble() -> AsyncIterator[None]:
+async def _temporal_trouble(within: timedelta = _RPC) -> AsyncIterator[None]:
     """Translate Temporal's trouble, in one place."""
     try:
-        yield
+        # The SDK's own timeout is of one try, and it tries for ten seconds to find a server that is away.
+        async with asyncio.timeout(within.total_seconds()):
+            yield
     except RPCError as error:
         if error.status in _PASSING:
             raise TemporalUnavailable(f"Temporal did not answer: {error.message}") from error
         raise
     except (RuntimeError, TimeoutError) as error:  # a lazy client's first connection failed
-        raise TemporalUnavailable(f"Temporal cannot be reached: {error}") from error
+        raise TemporalUnavailable(f"Temporal cannot be reached: {str(error) or 'no answer in time'}") from error
 
 
 def _goal(run: RunRow) -> str:
