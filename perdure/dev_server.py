@@ -40,6 +40,10 @@ _DYNAMIC_CONFIG = {
     "history.transferProcessorMaxPollRPS": "2000",  # default 20 on the one shard: each dispatch waits up to 50 ms
     "history.timerProcessorMaxPollRPS": "2000",  # the same for timers and retries
     "history.timerProcessorMaxTimeShift": '"50ms"',  # default 1 s rounds every shorter backoff up to a second
+    # A client that does not answer within the sum of these is gone. By default (70 s) a frozen or cut-off
+    # worker's open polls swallow one task after the other, each for a whole heartbeat timeout.
+    "frontend.keepAliveTime": '"2s"',
+    "frontend.keepAliveTimeout": '"2s"',
     "matching.enableFairness": "true",  # priority and fairness keys are ignored without it
     "matching.numTaskqueueReadPartitions": "1",  # priorities are exact on one partition, approximate on four
     "matching.numTaskqueueWritePartitions": "1",  # must be the same as the read partitions
