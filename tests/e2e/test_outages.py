@@ -3,9 +3,12 @@ was paid is kept, what was said is said once."""
 
 from __future__ import annotations
 
+import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -182,3 +185,253 @@ def test_an_answer_that_comes_while_postgresql_is_down_is_kept_and_not_bought_ag
     assert {key: counts["completed"] for key, counts in stack.bill(run_id).items()} == {"model-1": 1, "model-2": 1}
     assert set(effects(stack, run_id).values()) == {1}
     assert stack.wait_for_end(stack.post_run("scripted/hello")["id"])["status"] == "completed"
+
+
+def test_a_run_goes_on_when_the_sqlite_file_was_locked_and_requests_say_so_meanwhile(stack: Stack) -> None:
+    run_id = stack.post_run("scripted/held")["id"]
+    reader = Reader(stack, run_id)
+    stack.wait_until(lambda: stack.held("held") == 1, "the model talks")
+    other = sqlite3.connect(stack.home / "journal.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    try:
+        stack.open_gate("held")
+        refused = stack.http.post(
+            "/v1/runs", json={"agent_inline": {"model": "scripted/hello"}, "input": "x"}
+        )  # waits for other writers for ten seconds
+        assert (refused.status_code, refused.json()["code"]) == (503, "journal_unavailable")
+        assert stack.run(run_id)["status"] == "running", "readers do not wait for writers"
+    finally:
+        other.close()
+    back = time.monotonic()
+    assert stack.wait_for_end(run_id, 20)["status"] == "completed"
+    print(f"[measured] SQLite was locked, completed {time.monotonic() - back:.1f} s after it was free")
+    assert reader.all() == told_well(stack, run_id)
+    assert stack.bill(run_id)["model-1"]["completed"] == 1
+
+
+# The API ----------------------------------------------------------------------------------------
+
+
+def test_a_reader_resumes_without_loss_or_repetition_when_the_api_was_killed(stack: Stack) -> None:
+    run_id = stack.post_run("scripted/busy", ["book_idempotent"], limits={"max_turns": 100})["id"]
+    reader = Reader(stack, run_id)
+    for seen in (50, 150):
+        stack.wait_until(lambda seen=seen: len(reader.seen) > seen, "the reader sees the run go on")  # type: ignore[misc]
+        stack.kill("api")
+        bring_api_back(stack)
+    assert reader.all() == told_well(stack, run_id)
+    assert reader.connections > 2
+    assert len(effects(stack, run_id)) == 60
+
+
+def test_a_post_repeated_after_the_api_died_between_journal_and_temporal_is_one_run(stack: Stack) -> None:
+    request = {
+        "headers": {"idempotency-key": f"key-{time.monotonic_ns()}"},
+        "json": {"agent_inline": {"model": "scripted/echo"}, "input": "once"},
+    }
+    before = {run["id"] for run in stack.http.get("/v1/runs?limit=100").json()["data"]}
+    stack.temporal.process.send_signal(signal.SIGSTOP)  # it takes the order to start, and does not answer
+    try:
+        lost = threading.Thread(target=lambda: _never_answered(stack, request))
+        lost.start()
+        stack.wait_until(
+            lambda: len(stack.http.get("/v1/runs?limit=100").json()["data"]) > len(before), "the run is in the journal"
+        )
+        stack.kill("api")
+        lost.join()
+    finally:
+        stack.temporal.process.send_signal(signal.SIGCONT)
+    bring_api_back(stack)
+    died = time.monotonic()
+
+    def answered() -> bool:
+        nonlocal answer
+        answer = stack.http.post("/v1/runs", **request)
+        return bool(answer.status_code != 409)  # the first request counts as in progress for a while
+
+    answer = None
+    stack.wait_until(answered, "the repeated request is answered", 45)
+    assert answer.status_code == 201, answer.text
+    print(f"[measured] Idempotency-Key of a dead API process was answered {time.monotonic() - died:.1f} s after")
+    run = stack.wait_for_end(answer.json()["id"])
+    assert run["status"] == "completed"
+    after = {run["id"] for run in stack.http.get("/v1/runs?limit=100").json()["data"]}
+    assert after - before == {run["id"]}
+    assert stack.bill(run["id"])["model-1"]["asked"] == 1
+
+
+def _never_answered(stack: Stack, request: dict[str, Any]) -> None:
+    with pytest.raises(Exception, match=r".*"):
+        stack.http.post("/v1/runs", **request)
+
+
+# The worker -------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_was_frozen_and_wakes_mixes_nothing_and_both_answers_are_billed(stack: Stack) -> None:
+    run_id = stack.post_run("scripted/held-twice", ["book_idempotent"])["id"]
+    reader = Reader(stack, run_id)
+    stack.wait_until(lambda: stack.held("first") == 1, "the model talks to the first worker")
+    stack.freeze("worker")
+    frozen = time.monotonic()
+    try:
+        stack.spawn("second", "-m", "worker")
+        stack.wait_until(lambda: stack.held("first") == 2, "the second worker takes the call over")
+        print(f"[measured] a frozen worker's model call was taken over after {time.monotonic() - frozen:.1f} s")
+        stack.open_gate("first")
+        stack.wait_until(lambda: stack.held("second") == 1, "the run has gone on")
+    finally:
+        stack.thaw("worker")
+    stack.wait_until(lambda: types(stack.events(run_id))["usage.updated"] > 0, "the late answer is billed")
+    stack.open_gate("second")
+    assert stack.wait_for_end(run_id, 20)["status"] == "completed"
+    events = told_well(stack, run_id)
+    assert reader.all() == events
+    first = [event for event in events if event.get("call_id") == "model-1"]
+    assert types(first)["model.completed"] == 1
+    assert stack.bill(run_id)["model-1"]["completed"] == 2
+    assert types(first)["usage.updated"] == 1
+    taken_over = next(event["seq"] for event in first if event["type"] == "model.started" and event["attempt"] == 2)
+    assert {event["attempt"] for event in first if event["seq"] > taken_over and "delta" in event["type"]} == {2}
+    messages = stack.http.get(f"/v1/runs/{run_id}/messages").json()["data"]
+    assert [message["role"] for message in messages] == ["user", "assistant", "tool", "assistant"]
+    assert set(effects(stack, run_id).values()) == {1}
+
+
+def test_an_idempotent_tool_of_a_worker_that_was_frozen_takes_effect_once(stack: Stack) -> None:
+    run_id = stack.post_run("scripted/held-tool", ["book_when_open"])["id"]
+    stack.wait_until(lambda: types(stack.events(run_id))["tool.started"] == 1, "the tool runs")
+    stack.freeze("worker")
+    try:
+        stack.spawn("second", "-m", "worker")
+        stack.wait_until(lambda: types(stack.events(run_id))["tool.started"] == 2, "the second worker runs it")
+        stack.effects.with_suffix(".open").touch()
+        assert stack.wait_for_end(run_id, 20)["status"] == "completed"
+    finally:
+        stack.thaw("worker")
+    before = stack.events(run_id)
+    time.sleep(1.5)  # the first worker comes to its end, too
+    assert stack.events(run_id) == before
+    told_well(stack, run_id)
+    assert effects(stack, run_id).total() == 1
+
+
+def test_a_worker_that_is_asked_to_stop_finishes_its_call_and_the_next_goes_on(stack: Stack) -> None:
+    run_id = stack.post_run("scripted/held-twice", ["book_idempotent"])["id"]
+    stack.wait_until(lambda: stack.held("first") == 1, "the model talks")
+    old = stack.children.pop("worker")
+    old.terminate()
+    stack.spawn("worker", "-m", "worker")
+    time.sleep(1)
+    stack.open_gate("first")
+    assert old.wait(timeout=10) == 0
+    gone = time.monotonic()
+    stack.open_gate("second")
+    assert stack.wait_for_end(run_id, 20)["status"] == "completed"
+    print(f"[measured] after a graceful stop the run completed in {time.monotonic() - gone:.1f} s")
+    events = told_well(stack, run_id)
+    assert types(events)["model.aborted"] == 0
+    assert [(counts["asked"], counts["completed"]) for counts in stack.bill(run_id).values()] == [(1, 1), (1, 1)]
+    assert set(effects(stack, run_id).values()) == {1}
+
+
+def test_a_worker_whose_grace_is_over_hands_its_call_over_at_once(stack: Stack) -> None:
+    stack.kill("worker")
+    impatient = stack.spawn("impatient", "-m", "worker", PERDURE_WORKER__GRACEFUL_STOP_SECONDS="1")
+    run_id = stack.post_run("scripted/held")["id"]
+    stack.wait_until(lambda: stack.held("held") == 1, "the model talks")
+    stack.spawn("worker", "-m", "worker")
+    stack.wait_until(lambda: stack.http.get("/readyz").status_code == 200, "the next worker is there")
+    time.sleep(1)
+    impatient.terminate()
+    asked = time.monotonic()
+    stack.wait_until(lambda: stack.bill(run_id)["model-1"]["asked"] == 2, "the call is asked again")
+    print(f"[measured] grace of 1 s: asked again {time.monotonic() - asked:.1f} s after SIGTERM")
+    assert impatient.wait(timeout=10) == 0
+    stack.open_gate("held")
+    assert stack.wait_for_end(run_id, 20)["status"] == "completed"
+    events = told_well(stack, run_id)
+    assert types(events)["model.aborted"] == 1
+    assert stack.bill(run_id)["model-1"]["completed"] == 1
+
+
+# Ending -----------------------------------------------------------------------------------------
+
+
+def test_force_cancel_ends_a_run_with_no_worker_alive(stack: Stack) -> None:
+    run_id = stack.post_run("scripted/held")["id"]
+    stack.wait_until(lambda: stack.held("held") == 1, "the model talks")
+    stack.kill("worker")
+    answer = cancel(stack, run_id, "force")
+    assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
+    assert told_well(stack, run_id)[-1]["type"] == "run.cancelled"
+
+
+def test_with_temporal_down_force_cancel_works_and_graceful_cancel_says_why_not(stack: Stack) -> None:
+    run_id = stack.post_run("scripted/held")["id"]
+    stack.wait_until(lambda: stack.held("held") == 1, "the model talks")
+    stack.temporal.kill()
+    refused = cancel(stack, run_id, "graceful")
+    assert (refused.status_code, refused.json()["code"]) == (503, "temporal_unavailable")
+    assert int(refused.headers["retry-after"]) > 0
+    assert cancel(stack, run_id, "force").json()["status"] == "cancelled"
+    before = told_well(stack, run_id)
+    stack.open_gate("held")
+    bring_temporal_back(stack)
+    time.sleep(2)  # what was in flight comes to its end
+    assert stack.events(run_id) == before
+    assert before[-1]["type"] == "run.cancelled"
+
+
+def test_a_graceful_cancel_is_durable_with_no_worker_alive(stack: Stack) -> None:
+    run_id = stack.post_run("scripted/held")["id"]
+    stack.wait_until(lambda: stack.held("held") == 1, "the model talks")
+    stack.kill("worker")
+    assert cancel(stack, run_id, "graceful").status_code == 202
+    stack.spawn("worker", "-m", "worker")
+    assert stack.wait_for_end(run_id, 15)["status"] == "cancelled"
+    told_well(stack, run_id)
+
+
+def test_a_graceful_cancel_ends_a_tool_in_flight_and_says_what_became_of_it(stack: Stack) -> None:
+    run_id = stack.post_run("scripted/held-tool", ["book_when_open"])["id"]
+    stack.wait_until(lambda: types(stack.events(run_id))["tool.started"] == 1, "the tool runs")
+    asked = time.monotonic()
+    assert cancel(stack, run_id, "graceful").status_code == 202
+    assert stack.wait_for_end(run_id, 10)["status"] == "cancelled"
+    print(f"[measured] a tool in flight was cancelled within {time.monotonic() - asked:.1f} s")
+    events = told_well(stack, run_id)
+    assert types(events)["tool.failed"] == 1
+    stack.effects.with_suffix(".open").touch()
+    time.sleep(0.5)
+    assert effects(stack, run_id).total() == 0
+
+
+def test_a_deadline_that_passes_while_a_model_hangs_ends_the_run_as_expired(stack: Stack) -> None:
+    deadline = datetime.now(UTC) + timedelta(seconds=3)
+    run_id = stack.post_run("scripted/hanging", deadline=deadline.isoformat())["id"]
+    run = stack.wait_for_end(run_id, 15)
+    late = datetime.now(UTC) - deadline
+    print(f"[measured] expired {late.total_seconds():.1f} s after the deadline")
+    assert (run["status"], run["stop_reason"]) == ("expired", "deadline")
+    told_well(stack, run_id)
+
+
+def test_a_call_that_ends_after_its_run_was_cancelled_by_force_writes_nothing(stack: Stack) -> None:
+    run_id = stack.post_run("scripted/held")["id"]
+    stack.wait_until(lambda: stack.held("held") == 1, "the model talks")
+    stack.freeze("worker")
+    try:
+        assert cancel(stack, run_id, "force").json()["status"] == "cancelled"
+        before = told_well(stack, run_id)
+        stack.open_gate("held")
+        stack.wait_until(lambda: stack.bill(run_id)["model-1"]["completed"] == 1, "the late answer is paid")
+    finally:
+        stack.thaw("worker")
+    time.sleep(1.5)  # it comes to its end
+    assert stack.events(run_id) == before
+    assert stack.wait_for_end(stack.post_run("scripted/hello")["id"])["status"] == "completed"
+
+
+def cancel(stack: Stack, run_id: str, mode: str) -> Any:
+    return stack.http.post(f"/v1/runs/{run_id}/cancel", json={"mode": mode, "reason": "a test"})
