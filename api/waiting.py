@@ -13,6 +13,7 @@ from perdure.store.journal import RunRow
 
 WAIT_SECONDS_MAX = 60  # proxies commonly cut silent requests soon after
 LOOK_UP_SECONDS = 1.0  # how late a stopping process notices a parked wait
+LOOK_EVERY_SECONDS = 0.05  # a run that works commits a hundred times a second; looking costs more than it tells
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?=$|[,;\s])", re.IGNORECASE)
 
 
@@ -33,7 +34,7 @@ async def wait_until_at_rest(parts: Parts, run_id: str, seconds: float) -> RunRo
     until = clock() + seconds
     async with journal.follow(run_id) as follower:
         while True:
-            run = await journal.get_run(run_id)
+            run, looked = await journal.get_run(run_id), clock()
             left = until - clock()
             if at_rest(run) or left <= 0 or parts.stopping.is_set():
                 return run
@@ -41,3 +42,4 @@ async def wait_until_at_rest(parts: Parts, run_id: str, seconds: float) -> RunRo
                 left = until - clock()
                 if left <= 0 or parts.stopping.is_set():
                     break
+            await asyncio.sleep(max(0.0, min(looked + LOOK_EVERY_SECONDS - clock(), left)))
