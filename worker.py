@@ -31,11 +31,11 @@ def build_worker(assembly: Assembly, reached: FaultHook = unharmed) -> Worker:
     name, transcripts = f"{socket.gethostname()}:{os.getpid()}", Transcripts(journal)
     models = ModelCaller(
         journal, assembly.catalog, assembly.toolbox, name, beat, tuning.model_timeout_seconds,
-        tuning.model_max_attempts, transcripts, reached,
+        tuning.model_max_attempts, transcripts, settings.previews, reached,
     )  # fmt: skip
     tools = ToolCaller(
         journal, assembly.toolbox, name, beat, settings.workspaces, settings.limits.spool_bytes,
-        settings.limits.tool_result_bytes_max, transcripts, reached,
+        settings.limits.tool_result_bytes_max, transcripts, settings.previews, reached,
     )  # fmt: skip
     return Worker(
         assembly.runs.client,
@@ -44,7 +44,7 @@ def build_worker(assembly: Assembly, reached: FaultHook = unharmed) -> Worker:
         activities=[
             models.call_model,
             tools.call_tool,
-            CallAnswerer(journal, beat).answer_call,
+            CallAnswerer(journal, assembly.toolbox, transcripts, beat).answer_call,
             Recorder(journal, beat).record,
         ],
         # The sandbox would be switched off for the core anyway; purity is held by tests, and a turn is cheaper.

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from temporalio import activity
 
 from activities.lifeline import lifeline
+from activities.transcripts import Transcripts
+from activities.verdicts import verdict
 from perdure.contract import ANSWER_CALL, AnswerCallInput
 from perdure.core.happenings import ToolAnswered
 from perdure.store.journal import Journal, ToolCommit
+from perdure.tools.port import ToolBox
 
 
 @dataclass(frozen=True)
@@ -17,12 +20,22 @@ class CallAnswerer:
     """The activity with its adapter."""
 
     journal: Journal
+    toolbox: ToolBox
+    transcripts: Transcripts
     beat_every_seconds: float
 
     @activity.defn(name=ANSWER_CALL)
     async def answer_call(self, order: AnswerCallInput) -> ToolAnswered:
         async with lifeline(self.beat_every_seconds):
             lost = order.code == "tool_outcome_unknown"
-            commit = ToolCommit("unknown" if lost else "failed", order.message, order.code)
+            commit = ToolCommit("unknown" if lost else "failed", await self._words(order), order.code)
             call = await self.journal.commit_tool(order.run_id, order.call_id, commit, outbox=order.outbox)
             return ToolAnswered(order.key, order.call_id, call.status)
+
+    async def _words(self, order: AnswerCallInput) -> str:
+        """What the model is told. A verdict's words never went through Temporal: they are found again."""
+        if order.code not in ("unknown_tool", "invalid_arguments"):
+            return order.message
+        run, call = await self.transcripts.run(order.run_id), await self.journal.get_call(order.run_id, order.call_id)
+        asked = verdict(self.toolbox, run.definition["tools"], call.key, call.name, call.arguments)
+        return asked.refusal or order.message

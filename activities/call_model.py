@@ -17,9 +17,10 @@ from temporalio.exceptions import ApplicationError
 
 from activities.lifeline import FaultHook, filed, finished, lifeline, unharmed, was_called_off, worker_is_stopping
 from activities.transcripts import Transcripts
-from perdure.contract import CALL_MODEL, MODEL_TROUBLE, Block, CallModelInput, ToolCallBlock
+from activities.verdicts import verdict, without_words
+from perdure.contract import CALL_MODEL, MODEL_TROUBLE, Block, CallModelInput
 from perdure.core.happenings import ModelResponded
-from perdure.core.judge import judge, our_call_ids
+from perdure.core.judge import our_call_ids
 from perdure.core.state import Failure, Usage
 from perdure.core.transcript import repaired
 from perdure.providers.port import Answer, ModelCatalog, ModelRequest, ModelTrouble, Piece, UnknownModel
@@ -44,6 +45,7 @@ class ModelCaller:
     timeout_seconds: float
     attempts_max: int
     transcripts: Transcripts
+    previews: bool
     reached: FaultHook = unharmed
 
     @activity.defn(name=CALL_MODEL)
@@ -61,21 +63,21 @@ class ModelCaller:
                 outbox=order.outbox,
             )
             if begun.ended:
-                return _again(order, begun.ended)
+                return self._again(order, begun.ended)
             self.reached("model.before_call", order.key)
             try:
                 if begun.attempt > self.attempts_max:
                     raise ModelTrouble("given_up", f"given up after {self.attempts_max} attempts: workers kept dying")
                 answer, first_token_ms = await self._ask(run, model, order, begun.attempt)
             except ModelTrouble as trouble:
-                raise await self._over(order, begun.attempt, trouble) from trouble
+                raise await self._over(order, begun.attempt, trouble) from None  # a cause would enter history whole
             except asyncio.CancelledError:
                 await finished(self._cut_short(order, begun.attempt))
                 raise
             self.reached("model.answered", order.key)
             call = await finished(self._commit(run, model, order, begun.attempt, answer, first_token_ms))
             self.reached("model.committed", order.key)
-            return _again(order, call)
+            return self._again(order, call)
 
     async def _ask(self, run: RunRow, model: str, order: CallModelInput, attempt: int) -> tuple[Answer, int | None]:
         request = ModelRequest(
@@ -110,18 +112,19 @@ class ModelCaller:
     ) -> CallRow:
         content = _with_our_ids(run.id, order.turn, answer.content)
         calls = tuple(
-            judge(
+            verdict(
+                self.toolbox,
+                run.definition["tools"],
                 block["call_id"],
                 block["name"],
-                known=run.definition["tools"],
-                problem=self._problem(block),
+                block["arguments"] if "arguments" in block else block.get("raw_arguments"),
             )
             for block in content
             # An answer that was cut off may hold half a call: the core runs none of its calls.
             if block["type"] == "tool_call" and answer.stop not in ("max_output_tokens", "refusal")
         )
         usage = self._priced(model, answer.usage)
-        happening = ModelResponded(order.key, answer.stop, usage, calls, order.apply)
+        happening = ModelResponded(order.key, answer.stop, usage, tuple(map(without_words, calls)), order.apply)
         commit = ModelCommit(
             content=content,
             producer=model,
@@ -134,14 +137,6 @@ class ModelCaller:
         )
         await self.journal.flush_live(run.id, order.key)
         return await filed(lambda: self.journal.commit_model(run.id, order.key, attempt, commit))
-
-    def _problem(self, block: ToolCallBlock) -> str | None:
-        tool = self.toolbox.get(block["name"])
-        if tool is None:
-            return None
-        if "arguments" not in block:
-            return f"the arguments are not a JSON object: {block.get('raw_arguments', '')[:200]}"
-        return tool.problem(block["arguments"])
 
     def _priced(self, model: str, usage: Usage) -> Usage:
         cost = self.catalog.cost_micros(model, usage)
@@ -164,7 +159,7 @@ class ModelCaller:
             Failure(trouble.code, trouble.message, trouble.retryable, attempts=attempt),
             retry_in_seconds=wait_seconds if again else None,
         )
-        return _application_error(trouble.code, trouble.message, attempt, wait_seconds if again else None)
+        return self._application_error(trouble.code, trouble.message, attempt, wait_seconds if again else None)
 
     async def _cut_short(self, order: CallModelInput, attempt: int) -> None:
         """Called off, or this worker is stopping. A superseded attempt writes nothing: the journal
@@ -180,25 +175,27 @@ class ModelCaller:
             retry_in_seconds=None if was_called_off() else 0.0,
         )
 
+    def _again(self, order: CallModelInput, call: CallRow) -> ModelResponded:
+        """Report what the journal holds, whoever put it there."""
+        if call.error is not None:
+            raise self._application_error(call.error.code, call.error.message, call.error.attempts, None)
+        assert call.outcome is not None, f"call {call.key} of {order.run_id} ended without an outcome"
+        return _RESPONDED.validate_python(call.outcome)
 
-def _application_error(code: str, message: str, attempts: int, retry_in_seconds: float | None) -> ApplicationError:
-    return ApplicationError(
-        message[:1_000],  # Temporal keeps 4 KiB of a failure
-        code,
-        message[:1_000],
-        attempts,
-        type=MODEL_TROUBLE,
-        non_retryable=retry_in_seconds is None,
-        next_retry_delay=None if retry_in_seconds is None else timedelta(seconds=retry_in_seconds),
-    )
-
-
-def _again(order: CallModelInput, call: CallRow) -> ModelResponded:
-    """Report what the journal holds, whoever put it there."""
-    if call.error is not None:
-        raise _application_error(call.error.code, call.error.message, call.error.attempts, None)
-    assert call.outcome is not None, f"call {call.key} of {order.run_id} ended without an outcome"
-    return _RESPONDED.validate_python(call.outcome)
+    def _application_error(
+        self, code: str, message: str, attempts: int, retry_in_seconds: float | None
+    ) -> ApplicationError:
+        # Vendors quote what they were sent: without previews their words stay in the journal, with the call.
+        shown = message[:1_000] if self.previews else f"{code}: the step of this call says more"  # Temporal keeps 4 KiB
+        return ApplicationError(
+            shown,
+            code,
+            shown,
+            attempts,
+            type=MODEL_TROUBLE,
+            non_retryable=retry_in_seconds is None,
+            next_retry_delay=None if retry_in_seconds is None else timedelta(seconds=retry_in_seconds),
+        )
 
 
 def _with_our_ids(run_id: str, turn: int, content: list[Block]) -> list[Block]:

@@ -38,6 +38,7 @@ class ToolCaller:
     spool_bytes: int
     result_bytes_max: int
     transcripts: Transcripts
+    previews: bool
     reached: FaultHook = unharmed
 
     @activity.defn(name=CALL_TOOL)
@@ -80,7 +81,7 @@ class ToolCaller:
             )
         except ToolTrouble as trouble:
             if trouble.retryable and not order.once and begun.attempt < order.last_attempt:
-                raise await self._retry(order, begun.attempt, trouble) from trouble
+                raise await self._retry(order, begun.attempt, trouble) from None  # a cause would enter history whole
             return ToolCommit("failed", trouble.message, trouble.code)
         except asyncio.CancelledError:
             await finished(self._cut_short(order, begun.attempt))
@@ -126,7 +127,7 @@ class ToolCaller:
             retry_in_seconds=seconds,
         )
         return ApplicationError(
-            trouble.message[:1_000],  # Temporal keeps 4 KiB of a failure
+            trouble.message[:1_000] if self.previews else trouble.code,  # Temporal keeps 4 KiB of a failure
             type="ToolTrouble",
             next_retry_delay=timedelta(seconds=seconds),
         )
