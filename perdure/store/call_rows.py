@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from perdure.contract import Block
 from perdure.core.state import Failure, Json, Usage
@@ -40,9 +41,15 @@ ENDED = ("completed", "failed", "unknown")
 class Call:
     """A call's row within a ``RunTransaction``. ``row`` holds the columns; ``save`` writes them."""
 
-    def __init__(self, run: RunTransaction, row: dict[str, Any]) -> None:
+    def __init__(self, run: RunTransaction, row: dict[str, Any], *, stored: bool = True) -> None:
         self.run = run
         self.row = row
+        self._stored = stored
+
+    @classmethod
+    def new(cls, run: RunTransaction, row: dict[str, Any]) -> Call:
+        """A call that ``find`` did not find; ``save`` inserts it."""
+        return cls(run, _full_row(run, row), stored=False)
 
     @classmethod
     def find(cls, run: RunTransaction, key: str) -> Call | None:
@@ -72,7 +79,7 @@ class Call:
         """The attempt that is open, whose worker must be gone: run.recovering is said once of each."""
         lost: int | None = self.row["open_attempt"]
         if lost is not None:
-            self.run.append(say.recovering(self.key, lost))
+            self.run.append_once(say.recovering(self.key, lost))
             if self.row["recovering_ms"] is None:
                 self.row["recovering_ms"] = self.run.now_ms
                 self.run.count("recovering")
@@ -105,6 +112,9 @@ class Call:
             self.run.append(say.recovered(self.key, attempt, self.run.now_ms - since))
 
     def save(self) -> None:
+        if not self._stored:
+            self.run.connection.execute(_ADD, self.row)
+            return
         values = {f"new_{name}": self.row[name] for name in _MUTABLE}
         self.run.connection.execute(_SAVE, {"run": self.run.no, "at": self.row["ordinal"], **values})
 
@@ -118,19 +128,18 @@ class Call:
         return arguments_in(load(found), self.row["asked_index"])
 
 
-def add_calls(run: RunTransaction, rows: Sequence[dict[str, Any]]) -> list[Call]:
+def add_calls(run: RunTransaction, rows: Sequence[dict[str, Any]]) -> None:
     """Insert new calls of a run, numbered in this order. ValueError when a call id was used before."""
-    full: list[dict[str, Any]] = [
-        {column.name: None for column in calls.c}
-        | {"run_no": run.no, "ordinal": run.count("last_call"), "attempts": 0, "requested_ms": run.now_ms}
-        | row
-        for row in rows
-    ]
-    keys = [row["key"] for row in full]
-    if len(set(keys)) < len(keys) or any(Call.find(run, key) for key in keys):
-        raise ValueError(f"run {run.id}: call ids must be new in the run, these are not all: {keys}")
-    run.connection.execute(_ADD, full)
-    return [Call(run, row) for row in full]
+    try:
+        run.connection.execute(_ADD, [_full_row(run, row) for row in rows])
+    except IntegrityError as error:
+        keys = [row["key"] for row in rows]
+        raise ValueError(f"run {run.id}: call ids must be new in the run, these are not all: {keys}") from error
+
+
+def _full_row(run: RunTransaction, row: dict[str, Any]) -> dict[str, Any]:
+    started = {"run_no": run.no, "ordinal": run.count("last_call"), "attempts": 0, "requested_ms": run.now_ms}
+    return dict.fromkeys(calls.c.keys()) | {"status": "requested"} | started | row
 
 
 def arguments_in(content: Sequence[Block], index: int) -> Json:

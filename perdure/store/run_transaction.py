@@ -61,6 +61,7 @@ def new_id(prefix: str) -> str:
 class _Pending:
     event: NewEvent
     message_number: int | None = None
+    again: bool = False  # it may be in the run already: look before it is written
 
 
 class RunTransaction:
@@ -95,11 +96,15 @@ class RunTransaction:
         return usage_of(self.row)
 
     def append(self, *new: NewEvent) -> None:
-        """Queue events; those whose key is in the run already are left out when they are written."""
+        """Queue events whose keys are new to the run: what is locked here shows that they must be."""
         self._pending.extend(_Pending(event) for event in new)
 
+    def append_once(self, *new: NewEvent) -> None:
+        """Queue events that may have been written before: those whose key is in the run are left out."""
+        self._pending.extend(_Pending(event, again=True) for event in new)
+
     def append_outbox(self, outbox: Sequence[OutboxEvent]) -> None:
-        self.append(*map(say.from_outbox, outbox))
+        self.append_once(*map(say.from_outbox, outbox))
 
     def add_message(
         self,
@@ -162,7 +167,7 @@ class RunTransaction:
             return
         if self._messages:
             self.connection.execute(_ADD_MESSAGES, self._messages)
-        rows = self._number(self.known(item.event.key for item in self._pending if item.event.key))
+        rows = self._number(self.known(item.event.key for item in self._pending if item.again and item.event.key))
         if rows:
             self.connection.execute(_ADD_EVENTS, rows)
         self.row["last_progress_ms"] = self.now_ms

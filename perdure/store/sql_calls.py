@@ -32,11 +32,9 @@ def begin_model(
         return Begun(call.row["attempts"], ended=call.shown())
     apply_messages(run, apply)
     if call is None:
-        (call,) = add_calls(
-            run, [{"key": plain(key), "kind": "model", "name": plain(model), "turn": turn, "status": "requested"}]
-        )
+        call = Call.new(run, {"key": plain(key), "kind": "model", "name": plain(model), "turn": turn})
         if turn > 1:
-            run.append(say.turn_completed(turn - 1))
+            run.append_once(say.turn_completed(turn - 1))
         run.append(say.turn_started(turn))
     call.row["name"] = plain(model)
     if call.row["open_attempt"] is not None:
@@ -82,7 +80,7 @@ def _ask(run: RunTransaction, turn: int, number: int, commit: ModelCommit) -> No
     rows = [
         {
             "key": plain(asked.call_id), "kind": "tool", "name": plain(asked.tool), "turn": turn,
-            "status": "requested", "asked_number": number, "asked_index": index,
+            "asked_number": number, "asked_index": index,
         }
         for index, asked in enumerate(commit.calls)
     ]  # fmt: skip
@@ -97,7 +95,7 @@ def _pay_second(run: RunTransaction, key: str, attempt: int, usage: Usage) -> No
     paid = say.paid_twice(key, attempt, usage)
     if paid.key and run.known([paid.key]):
         return
-    run.append(say.model_aborted(key, attempt, "superseded"), paid)
+    run.append_once(say.model_aborted(key, attempt, "superseded"), paid)
     run.add_usage(usage)
     run.save()
 
