@@ -15,7 +15,7 @@ from perdure.store.journal import JournalTrouble, RunRow
 log = logging.getLogger("perdure.api")
 
 EVERY_SECONDS = 2.0  # how soon after Temporal's return waiting runs start
-PAUSE_SECONDS_MAX = 10.0  # between tries while Temporal or the journal stays away
+PAUSE_SECONDS_MAX = 4.0  # between tries while Temporal or the journal stays away; a try is one read and one call
 OLDER_THAN_MS = 3_000  # younger runs are still being started by the request that made them
 BATCH = 100  # runs of one look; the rest come in the next
 
