@@ -60,7 +60,8 @@ _SEARCH_TYPES = {
     SEARCH_COST: IndexedValueType.INDEXED_VALUE_TYPE_INT,
     SEARCH_NEEDS_ACTION: IndexedValueType.INDEXED_VALUE_TYPE_BOOL,
 }
-GOAL_CHARACTERS = 160  # of the input, as a preview for people; Temporal allows 400 bytes of summary
+GOAL_CHARACTERS = 160  # of the input, as a preview for people
+SUMMARY_CHARACTERS = 99  # Temporal allows 400 bytes, and a character may take four
 
 
 class TemporalUnavailable(Exception):
@@ -137,7 +138,7 @@ class Runs:
                     task_queue=self.task_queue,
                     id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                     task_timeout=_TASK_TIMEOUT,
-                    static_summary=goal or None,
+                    static_summary=goal[:SUMMARY_CHARACTERS] or None,
                     search_attributes=_searchable(run) if self._search_attributes else None,
                     rpc_timeout=_RPC,
                 )

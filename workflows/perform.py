@@ -132,7 +132,7 @@ def _start(
         retry_policy=_RETRY,
         # What was called off must have ended before the run's end is recorded.
         cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-        summary=summary[:200] if state.spec.previews else None,  # Temporal allows 400 bytes
+        summary=summary[:99] if state.spec.previews else None,  # Temporal allows 400 bytes, a character takes up to 4
     )
 
 
