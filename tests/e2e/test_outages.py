@@ -3,19 +3,25 @@ was paid is kept, what was said is said once."""
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from perdure.dev_server import start_dev_server
-from tests.e2e.stack import Stack
-from tests.e2e.story import effects, told_well, types
+from tests.cli.test_up import UpProcess, environment
+from tests.e2e.stack import SCRIPTS, Stack
+from tests.e2e.story import effects, spoken, told_well, types, written
 
 
 @pytest.fixture(scope="module")
@@ -435,3 +441,34 @@ def test_a_call_that_ends_after_its_run_was_cancelled_by_force_writes_nothing(st
 
 def cancel(stack: Stack, run_id: str, mode: str) -> Any:
     return stack.http.post(f"/v1/runs/{run_id}/cancel", json={"mode": mode, "reason": "a test"})
+
+
+# All of it --------------------------------------------------------------------------------------
+
+
+def test_one_run_outlives_the_death_of_every_child_of_up_in_turn(tmp_path: Path) -> None:
+    up = UpProcess(tmp_path / "home", "--workers", "2", "--scripts", str(SCRIPTS), cwd=tmp_path).ready()
+    reader = None
+    try:
+        command = ["run", "Go", "--model", "scripted/steady", "--tool", "calculator", "--no-follow", "--json"]
+        run_id = json.loads(up.perdure(*command).stdout)["id"]
+        watch = [sys.executable, "-P", "-m", "perdure.cli", "watch", run_id, "--json", "--home", str(up.home)]
+        reader = subprocess.Popen(watch, env=environment(), stdout=subprocess.PIPE, text=True)
+        assert reader.stdout is not None
+        events = []
+        for name in ("temporal", "worker-1", "api", "vendors", "worker-2"):
+            events += [json.loads(reader.stdout.readline()) for _ in range(15)]
+            assert events[-1]["type"] != "run.completed"
+            os.kill(up.pids()[name], signal.SIGKILL)
+        killed = time.monotonic()
+        events += [json.loads(line) for line in reader.stdout]
+        print(f"[measured] five children killed, completed {time.monotonic() - killed:.1f} s after the last")
+        assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+        assert events[-1]["type"] == "run.completed"
+        assert spoken(events) == written(events)
+        assert types(events)["tool.completed"] == 10
+    finally:
+        if reader:
+            reader.kill()
+            reader.wait()
+        up.end()
