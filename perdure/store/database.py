@@ -41,14 +41,14 @@ _RACE_STATES = ("40001", "40P01", "23505")  # serialization, deadlock, somebody 
 
 class Database(Protocol):
     """``write`` commits what ``work`` did, or nothing; ``committed`` is then called at once, in any
-    thread, even when the caller has been cancelled meanwhile."""
+    thread, even when the caller has been cancelled meanwhile. A ``brief`` read returns a few rows."""
 
     @property
     def dialect(self) -> str: ...
 
     async def write(self, work: Work[Result], committed: Callable[[], None] | None = None) -> Result: ...
 
-    async def read(self, work: Work[Result]) -> Result: ...
+    async def read(self, work: Work[Result], *, brief: bool = False) -> Result: ...
 
     async def close(self) -> None: ...
 
@@ -70,8 +70,9 @@ class SqliteDatabase:
         self._readers = ThreadPoolExecutor(READER_THREADS, "journal-reader")
         self._here_engine = _sqlite_engine(path, "BEGIN IMMEDIATE", 1, 0, checkpoint_pages=0)
         self._write_engine = _sqlite_engine(path, "BEGIN IMMEDIATE", 1, busy_timeout_seconds)
-        self._read_engine = _sqlite_engine(path, "BEGIN", READER_THREADS, busy_timeout_seconds)
+        self._read_engine = _sqlite_engine(path, "BEGIN", READER_THREADS + 1, busy_timeout_seconds)
         self._here: Connection | None = None
+        self._reading_here: Connection | None = None
         self._waiting = 0  # writes in the writer thread: the next one queues behind them
         self._since_checkpoint = 0
 
@@ -114,6 +115,19 @@ class SqliteDatabase:
             self._writer.submit(self._checkpoint)
         return result
 
+    def _read_here(self, work: Work[Result]) -> Result:
+        """Readers wait for nobody in WAL mode."""
+        try:
+            if self._reading_here is None:
+                self._reading_here = self._read_engine.connect()
+            with self._reading_here.begin():
+                return work(self._reading_here)
+        except (exc.OperationalError, exc.TimeoutError, sqlite3.OperationalError) as error:
+            if self._reading_here is not None:
+                self._reading_here.invalidate()
+                self._reading_here = None
+            raise self._trouble(error) from error
+
     def _write_in_thread(self, work: Work[Result], committed: Callable[[], None] | None) -> Result:
         with self._write_engine.begin() as connection:
             result = work(connection)
@@ -126,7 +140,10 @@ class SqliteDatabase:
         with suppress(exc.OperationalError), self._read_engine.connect() as connection:
             connection.connection.driver_connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # type: ignore[union-attr]
 
-    async def read(self, work: Work[Result]) -> Result:
+    async def read(self, work: Work[Result], *, brief: bool = False) -> Result:
+        if brief:
+            return self._read_here(work)
+
         def transaction() -> Result:
             with self._read_engine.begin() as connection:
                 return work(connection)
@@ -153,8 +170,9 @@ class SqliteDatabase:
             self._read_engine.dispose()
             self._write_engine.dispose()
 
-        if self._here is not None:
-            self._here.close()
+        for connection in (self._here, self._reading_here):
+            if connection is not None:
+                connection.close()
         self._here_engine.dispose()
         self._readers.shutdown(wait=False)
         await asyncio.get_running_loop().run_in_executor(self._writer, dispose)
@@ -210,7 +228,7 @@ class PostgresDatabase:
             return result
         raise AssertionError("the last try returns or raises")
 
-    async def read(self, work: Work[Result]) -> Result:
+    async def read(self, work: Work[Result], *, brief: bool = False) -> Result:
         try:
             async with self.engine.begin() as connection:
                 return await connection.run_sync(work)

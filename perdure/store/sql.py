@@ -200,7 +200,11 @@ class SqlJournal(Journal):
     async def list_messages(
         self, session_id: str, *, after: int = 0, limit: int | None = None, run_id: str | None = None
     ) -> list[Message]:
-        return await self._database.read(lambda c: sql_reading.list_messages(c, session_id, after, limit, run_id))
+        # Whoever says what it has already asks for the newest few: a worker, once a turn.
+        brief = after > 0
+        return await self._database.read(
+            lambda c: sql_reading.list_messages(c, session_id, after, limit, run_id), brief=brief
+        )
 
     async def list_calls(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[CallRow]:
         return await self._database.read(lambda c: sql_reading.list_calls(c, self._place(c, run_id), after, limit))

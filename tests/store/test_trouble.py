@@ -86,8 +86,8 @@ class ReplyLost:
             raise JournalTrouble("the connection broke")
         return result
 
-    async def read(self, work: Work[Result]) -> Result:
-        return await self._database.read(work)
+    async def read(self, work: Work[Result], *, brief: bool = False) -> Result:
+        return await self._database.read(work, brief=brief)
 
     async def close(self) -> None: ...
 
