@@ -74,6 +74,15 @@ def healthy(stack: Stack) -> bool:
         return False
 
 
+def freeze_between_writes(stack: Stack, run_id: str) -> None:
+    """A process that is frozen while it writes keeps SQLite's one write lock, and nobody can help that."""
+    before: list[dict[str, Any]] = []
+    while (now := stack.events(run_id)) != before:
+        before = now
+        time.sleep(0.3)  # live text is written every 50 ms while there is some
+    stack.freeze("worker")
+
+
 class Reader(threading.Thread):
     """Follows a run's events in the background, as a browser does: reconnects with the last id it saw."""
 
@@ -278,7 +287,7 @@ def test_a_worker_that_was_frozen_and_wakes_mixes_nothing_and_both_answers_are_b
     run_id = stack.post_run("scripted/held-twice", ["book_idempotent"])["id"]
     reader = Reader(stack, run_id)
     stack.wait_until(lambda: stack.held("first") == 1, "the model talks to the first worker")
-    stack.freeze("worker")
+    freeze_between_writes(stack, run_id)
     frozen = time.monotonic()
     try:
         stack.spawn("second", "-m", "worker")
@@ -307,7 +316,7 @@ def test_a_worker_that_was_frozen_and_wakes_mixes_nothing_and_both_answers_are_b
 def test_an_idempotent_tool_of_a_worker_that_was_frozen_takes_effect_once(stack: Stack) -> None:
     run_id = stack.post_run("scripted/held-tool", ["book_when_open"])["id"]
     stack.wait_until(lambda: types(stack.events(run_id))["tool.started"] == 1, "the tool runs")
-    stack.freeze("worker")
+    freeze_between_writes(stack, run_id)
     try:
         stack.spawn("second", "-m", "worker")
         stack.wait_until(lambda: types(stack.events(run_id))["tool.started"] == 2, "the second worker runs it")
@@ -426,7 +435,7 @@ def test_a_deadline_that_passes_while_a_model_hangs_ends_the_run_as_expired(stac
 def test_a_call_that_ends_after_its_run_was_cancelled_by_force_writes_nothing(stack: Stack) -> None:
     run_id = stack.post_run("scripted/held")["id"]
     stack.wait_until(lambda: stack.held("held") == 1, "the model talks")
-    stack.freeze("worker")
+    freeze_between_writes(stack, run_id)
     try:
         assert cancel(stack, run_id, "force").json()["status"] == "cancelled"
         before = told_well(stack, run_id)
