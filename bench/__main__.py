@@ -29,6 +29,7 @@ def rows(found: dict[str, Any]) -> list[tuple[str, float, float, str]]:
         ("history events per turn", max(one["history_events_per_turn"] for one in history), 13, ""),
         ("durable bytes per turn, journal included", history[-1]["durable_bytes_per_turn"], 12_000, "B"),
         ("gap between model calls ÷ bare workflow with two activities", found["gap"]["ratio"], 1.5, "×"),
+        ("  the same at the vendor, both SDK ends included", found["gap"]["ratio_at_vendor"], 1.5, "×"),
         ("worker CPU per turn", history[1]["worker_cpu_ms_per_turn"], 12, "ms"),
         ("first token at the SSE client − vendor SDK", found["first_token"]["difference_ms"], 30, "ms"),
         ("POST → 201 ÷ raw start_workflow", found["post"]["ratio"], 3, "×"),

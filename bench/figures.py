@@ -8,6 +8,7 @@ import os
 import signal
 import statistics
 import time
+from datetime import datetime
 from typing import Any
 
 from bench.bare import Bare, Nothing
@@ -47,9 +48,12 @@ async def history(bed: Bed, turns: int) -> Figure:
 
 
 async def gap(bed: Bed, rounds: int, turns: int = 50) -> Figure:
-    """From the end of one model call to the start of the next, over a bare workflow's turn."""
+    """From the end of one model call to the start of the next, over a bare workflow's turn: once as the
+    journal sees it (model.completed to model.started), once as the vendor does (last byte to next request),
+    which adds the vendor SDK's own work on both ends."""
     temporal = await bed.temporal()
     ours: list[float] = []
+    at_vendor: list[float] = []
     bare: list[float] = []
     for round_ in range(rounds + 1):
         run = await bed.post(f"steps-{turns}", ["two_kilobytes"])
@@ -67,10 +71,32 @@ async def gap(bed: Bed, rounds: int, turns: int = 50) -> Figure:
             Bare.run, turns, id=f"bare-{round_}-{time.time_ns()}", task_queue=BARE_QUEUE
         )
         if round_:  # the first round warms both sides up
-            ours.append(p50(gaps))
+            at_vendor.append(p50(gaps))
+            ours.append(p50(await _journal_gaps(bed, run["id"])))
             bare.append(seconds)
-    ratios = [a / b for a, b in zip(ours, bare, strict=True)]
-    return {"ours_ms": p50(ours) * 1000, "bare_ms": p50(bare) * 1000, "ratio": p50(ratios), "rounds": rounds}
+    return {
+        "ours_ms": p50(ours) * 1000,
+        "at_vendor_ms": p50(at_vendor) * 1000,
+        "bare_ms": p50(bare) * 1000,
+        "ratio": p50([a / b for a, b in zip(ours, bare, strict=True)]),
+        "ratio_at_vendor": p50([a / b for a, b in zip(at_vendor, bare, strict=True)]),
+        "rounds": rounds,
+    }
+
+
+async def _journal_gaps(bed: Bed, run_id: str) -> list[float]:
+    """Seconds from each model.completed to the next model.started."""
+    answer = await bed.http.get(f"/v1/runs/{run_id}/events", headers={"accept": "application/jsonl"})
+    gaps: list[float] = []
+    completed: float | None = None
+    for line in answer.raise_for_status().text.splitlines():
+        event = json.loads(line)
+        at = datetime.fromisoformat(event["at"]).timestamp()
+        if event["type"] == "model.started" and completed is not None:
+            gaps.append(at - completed)
+        if event["type"] == "model.completed":
+            completed = at
+    return gaps
 
 
 async def first_token(bed: Bed, rounds: int) -> Figure:
