@@ -51,7 +51,7 @@ _PASSING = {
     RPCStatusCode.CANCELLED,
     RPCStatusCode.RESOURCE_EXHAUSTED,
 }
-_TASK_TIMEOUT = timedelta(seconds=5)  # a workflow task lost with its worker or server is given out again after this
+_TASK_TIMEOUT = timedelta(seconds=4)  # a workflow task lost with its worker or server is given out again after this
 _SEARCH_TYPES = {
     SEARCH_AGENT: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
     SEARCH_MODEL: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
