@@ -21,7 +21,7 @@ from pathlib import Path
 
 LOG_BYTES_MAX = 16 * 1024 * 1024  # of one child's log; one older file of that size is kept beside it
 LOG_CHECK_SECONDS = 10.0  # a log cannot grow by much more than its limit in that time
-RAPID_SECONDS = 10.0  # a child that ends sooner than this after its start has failed rapidly
+RAPID_SECONDS = 3.0  # a child that ends sooner than this has failed at its start; one killed later comes back at once
 RAPID_FAILURES_MAX = 5  # then we say what is wrong, and try slowly
 BACKOFF_SECONDS = (0.0, 0.0, 0.25, 1.0, 3.0)  # before the n-th restart in a row of a child that fails rapidly
 SLOW_RESTART_SECONDS = 10.0  # somebody is mending it: soon enough to be seen, rare enough to be read
