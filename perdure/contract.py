@@ -24,12 +24,21 @@ RECORD = "record"
 SIGNAL_CANCEL = "cancel"
 UPDATE_SAY = "say"
 
-SEARCH_AGENT = "AgentName"  # Keyword
-SEARCH_MODEL = "AgentModel"  # Keyword
-SEARCH_STATUS = "AgentStatus"  # Keyword
-SEARCH_TENANT = "AgentTenant"  # Keyword
-SEARCH_COST = "CostMicroUsd"  # Int
-SEARCH_NEEDS_ACTION = "NeedsAction"  # Bool
+SEARCH_AGENT = "AgentName"
+SEARCH_MODEL = "AgentModel"
+SEARCH_STATUS = "AgentStatus"
+SEARCH_TENANT = "AgentTenant"
+SEARCH_COST = "CostMicroUsd"
+SEARCH_NEEDS_ACTION = "NeedsAction"
+
+SEARCH_ATTRIBUTES: dict[str, Literal["Keyword", "Int", "Bool"]] = {
+    SEARCH_AGENT: "Keyword",
+    SEARCH_MODEL: "Keyword",
+    SEARCH_STATUS: "Keyword",
+    SEARCH_TENANT: "Keyword",
+    SEARCH_COST: "Int",
+    SEARCH_NEEDS_ACTION: "Bool",
+}
 
 # Inputs of the workflow and of the activities ----------------------------------------------------
 

@@ -18,18 +18,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from perdure import contract
+from perdure.contract import SEARCH_ATTRIBUTES
 
 LOOPBACK = "127.0.0.1"
-
-SEARCH_ATTRIBUTES = {
-    contract.SEARCH_AGENT: "Keyword",
-    contract.SEARCH_MODEL: "Keyword",
-    contract.SEARCH_STATUS: "Keyword",
-    contract.SEARCH_TENANT: "Keyword",
-    contract.SEARCH_COST: "Int",
-    contract.SEARCH_NEEDS_ACTION: "Bool",
-}
 
 _SQLITE_PRAGMAS = {
     "journal_mode": "wal",  # the default rollback journal doubles the cost of every step

@@ -30,6 +30,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from perdure.contract import (
     SEARCH_AGENT,
+    SEARCH_ATTRIBUTES,
     SEARCH_COST,
     SEARCH_MODEL,
     SEARCH_NEEDS_ACTION,
@@ -53,12 +54,7 @@ _PASSING = {
 }
 _TASK_TIMEOUT = timedelta(seconds=4)  # a workflow task lost with its worker or server is given out again after this
 _SEARCH_TYPES = {
-    SEARCH_AGENT: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
-    SEARCH_MODEL: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
-    SEARCH_STATUS: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
-    SEARCH_TENANT: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
-    SEARCH_COST: IndexedValueType.INDEXED_VALUE_TYPE_INT,
-    SEARCH_NEEDS_ACTION: IndexedValueType.INDEXED_VALUE_TYPE_BOOL,
+    name: IndexedValueType.Value(f"INDEXED_VALUE_TYPE_{type_.upper()}") for name, type_ in SEARCH_ATTRIBUTES.items()
 }
 GOAL_CHARACTERS = 160  # of the input, as a preview for people
 SUMMARY_CHARACTERS = 99  # Temporal allows 400 bytes, and a character may take four

@@ -76,7 +76,7 @@ async def _namespace(client: Client, where: str) -> Finding:
 async def _search_attributes(client: Client, _: str) -> Finding:
     from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
 
-    from perdure.dev_server import SEARCH_ATTRIBUTES
+    from perdure.contract import SEARCH_ATTRIBUTES
     from perdure.settings import Settings
 
     if not Settings().search_attributes:
