@@ -152,7 +152,7 @@ class Catalog:
         from perdure.providers.scripted.library import ScriptError
 
         if endpoint in _SCRIPTED_DIALECTS:
-            with suppress(ScriptError):  # `check` tells it to whoever names one of the scripts
+            with suppress(ScriptError):  # no such folder: `check` tells it to whoever names one of the scripts
                 return self._script_library().names()
             return ()
         if endpoint in ("openai", "anthropic"):
@@ -164,10 +164,13 @@ class Catalog:
 
         try:
             library = self._script_library()
-            if library.find(name) is None:
-                raise UnknownModel(f"{endpoint} has no script {_shown(name)}; it has {_listed(library.names())}")
-        except ScriptError as error:
-            raise UnknownModel(f"{endpoint} cannot tell whether it has {_shown(name)}: {error}") from error
+        except ScriptError as error:  # its message holds the whole path: no business of who asks over HTTP
+            place = self._scripts.name if self._scripts else ""
+            raise UnknownModel(f"{endpoint} has no scripts: {place}: {error.details[0]}") from error
+        if library.find(name) is None:
+            unread = library.unread()
+            has = f"{endpoint} has no script {_shown(name)}; it has {_listed(library.names())}"
+            raise UnknownModel(f"{has}. {unread}" if unread else has)
 
     def _script_library(self) -> Library:
         """Read once; a look at it again costs one listing of the folder, and sees what has changed."""

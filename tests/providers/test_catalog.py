@@ -75,11 +75,25 @@ def test_without_a_scripted_server_there_are_no_scripted_models() -> None:
         build_catalog().check("scripted/hello")
 
 
-def test_a_broken_script_folder_is_told_to_who_names_a_script_and_spoils_nothing_else(tmp_path: Path) -> None:
+def test_a_broken_script_file_is_told_to_who_misses_a_script_and_spoils_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("turns: 7")
+    (tmp_path / "good.yaml").write_text("turns: [{text: x}]")
     catalog = build_catalog(scripted_url="http://127.0.0.1:9", scripts=tmp_path)
-    with pytest.raises(UnknownModel, match=r"bad\.yaml"):
+    catalog.check("scripted/good")
+    catalog.check("scripted-messages/hello")
+    with pytest.raises(
+        UnknownModel, match=r"it has .*good.*\. 1 script file cannot be read: bad\.yaml: turns"
+    ) as caught:
         catalog.check("scripted/bad")
+    assert str(tmp_path) not in str(caught.value)
+    assert "scripted/good" in {info.id for info in catalog.list()}
+
+
+def test_a_script_folder_that_is_not_there_is_told_without_the_folders_above_it(tmp_path: Path) -> None:
+    catalog = build_catalog(scripted_url="http://127.0.0.1:9", scripts=tmp_path / "nowhere")
+    with pytest.raises(UnknownModel, match="scripted has no scripts: nowhere: cannot be read: No such") as caught:
+        catalog.check("scripted/hello")
+    assert str(tmp_path) not in str(caught.value)
     assert any(info.endpoint == "openai" for info in catalog.list())
 
 

@@ -72,10 +72,20 @@ def test_it_stops_on_a_signal_even_while_an_answer_hangs(tmp_path: Path) -> None
         server.wait(timeout=5)
 
 
-def test_it_refuses_a_wrong_script_and_a_taken_port_with_a_plain_sentence(tmp_path: Path) -> None:
+def test_it_starts_in_spite_of_a_wrong_script_and_says_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text("turns: [{txt: x}]")
-    wrong = subprocess.run([*COMMAND, "--scripts", str(tmp_path)], capture_output=True, text=True)
-    assert (wrong.returncode, wrong.stderr) == (2, f"{tmp_path}/s.yaml: turns.0.txt: Extra inputs are not permitted\n")
+    with running("--scripts", str(tmp_path)) as (server, url):
+        answer = httpx2.post(f"{url}/v1/responses", json={"model": "hello", "input": "hi"})
+        assert answer.json()["status"] == "completed"
+        assert server.stderr is not None
+        told = f"script file not used: {tmp_path}/s.yaml: turns.0.txt: Extra inputs are not permitted\n"
+        assert server.stderr.readline() == told
+
+
+def test_it_refuses_a_folder_that_is_not_there_and_a_taken_port_with_a_plain_sentence(tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    wrong = subprocess.run([*COMMAND, "--scripts", str(nowhere)], capture_output=True, text=True)
+    assert (wrong.returncode, wrong.stderr) == (2, f"{nowhere}: cannot be read: No such file or directory\n")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         refused = subprocess.run([*COMMAND, "--port", port], capture_output=True, text=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import anthropic
+import httpx2
 import openai
 import pytest
 import yaml
@@ -49,7 +51,7 @@ def test_a_wrong_script_is_refused_with_its_file_and_field(tmp_path: Path, scrip
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(script))
     with pytest.raises(ScriptError) as caught:
-        create_app(tmp_path)
+        read_scripts(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert complaint in str(caught.value)
 
@@ -61,27 +63,85 @@ def test_a_wrong_script_is_refused_with_its_file_and_field(tmp_path: Path, scrip
         ("a.json", '{"turns": ', "cannot be read"),
         ("a.yaml", "turns: []\nturns: []", "'turns' is given twice"),
         ("a.yaml", "", "not NoneType"),
+        ("a.yaml", "turns:\n  - text: [x", "cannot be read: line 3, column 1: "),
+        ("a.yaml", "turns: !!int ''", "cannot be read"),
+        ("a.yaml", "turns: " + "[" * 20_000, "cannot be read"),
+        ("a.json", "[" * 20_000, "cannot be read"),
     ],
 )
 def test_a_file_that_is_no_yaml_or_json_is_refused(tmp_path: Path, name: str, text: str, complaint: str) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(ScriptError, match=complaint):
-        create_app(tmp_path)
+    with pytest.raises(ScriptError, match=complaint) as caught:
+        read_scripts(tmp_path / name)
+    assert len(str(caught.value).splitlines()) == 1
 
 
-def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("turns: [{x: 1, y: 2}]")
-    (tmp_path / "b.yaml").write_text("turns: [{z: 1}]")
-    with pytest.raises(ScriptError) as caught:
-        create_app(tmp_path)
-    assert len(str(caught.value).splitlines()) == 3
+def test_a_broken_file_takes_only_its_own_scripts_away(serve: Serve) -> None:
+    served = serve({"good": ONE, "typo": {"turns": [{"txt": "x"}]}})
+    assert served.talk("chat", "good").ask().text == "one"
+    assert served.talk("chat", "hello").ask().text
+    assert {"good", "hello"} < set(script_names(served.scripts))
+    assert "typo" not in script_names(served.scripts)
 
 
-def test_two_files_of_a_folder_may_not_hold_the_same_script(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dialect", ["responses", "chat", "messages"])
+def test_who_asks_for_a_script_of_a_broken_file_is_told_the_file_and_the_field_but_no_folder(
+    serve: Serve, dialect: str
+) -> None:
+    served = serve({"typo": {"turns": [{"txt": "x"}]}})
+    with pytest.raises((openai.NotFoundError, anthropic.NotFoundError)) as caught:
+        served.talk(dialect, "typo").ask()
+    assert "1 script file cannot be read: typo.yaml: turns.0.txt: Extra inputs are not permitted" in str(caught.value)
+    assert str(served.scripts) not in str(caught.value)
+    with pytest.raises(openai.NotFoundError, match=r"typo\.yaml: turns\.0\.txt"):
+        served.openai().models.retrieve("typo")
+
+
+def test_a_broken_file_does_not_turn_its_script_into_the_shipped_one_of_the_same_name(serve: Serve) -> None:
+    served = serve({"hello": {"turns": [{"txt": "x"}]}})
+    with pytest.raises(openai.NotFoundError, match=r"hello\.yaml"):
+        served.talk("chat", "hello").ask()
+    served.write("hello", {"turns": [{"text": "Mine."}]})
+    assert served.talk("chat", "hello").ask().text == "Mine."
+
+
+def test_all_that_is_wrong_is_told_at_once_by_healthz_and_the_log(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = serve({"a": {"turns": [{"x": 1, "y": 2}]}, "b": {"turns": [{"z": 1}]}})
+    health = httpx2.get(f"{served.url}/healthz").json()
+    extra = "Extra inputs are not permitted"
+    wrong = [f"a.yaml: turns.0.x: {extra}", f"a.yaml: turns.0.y: {extra}", f"b.yaml: turns.0.z: {extra}"]
+    assert health == {"status": "ok", "problems": wrong}
+    assert [record.getMessage() for record in caplog.records if "script file" in record.getMessage()] == [
+        f"script file not used: {served.scripts}/{line}" for line in wrong
+    ]
     for name in ("a", "b"):
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"name": "same", **ONE}))
-    with pytest.raises(ScriptError, match=r"'same' is also in a\.yaml"):
-        create_app(tmp_path)
+        served.write(name, ONE)
+    assert httpx2.get(f"{served.url}/healthz").json() == {"status": "ok", "problems": []}
+
+
+def test_of_two_files_with_the_same_script_the_first_is_used_and_the_second_is_told(serve: Serve) -> None:
+    served = serve({"a": {"name": "same", **ONE}, "b": {"name": "same", "turns": [{"text": "two"}]}})
+    assert served.talk("chat", "same").ask().text == "one"
+    problems = httpx2.get(f"{served.url}/healthz").json()["problems"]
+    assert problems == ["b.yaml: name: 'same' is also in a.yaml"]
+
+
+def test_a_link_to_nowhere_spoils_no_other_script(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text(yaml.safe_dump(ONE))
+    (tmp_path / ".#one.yaml").symlink_to("nobody@nowhere")  # what an editor leaves beside an unsaved file
+    assert "one" in script_names(tmp_path)
+
+
+def test_a_folder_that_goes_away_takes_only_its_own_scripts_and_may_come_back(serve: Serve) -> None:
+    served = serve({"s": ONE})
+    served.scripts.rename(served.scripts.with_name("away"))
+    assert served.talk("chat", "hello").ask().text
+    with pytest.raises(openai.NotFoundError, match="No such file or directory"):
+        served.talk("chat", "s").ask()
+    served.scripts.with_name("away").rename(served.scripts)
+    assert served.talk("chat", "s").ask().text == "one"
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -134,7 +194,7 @@ def test_a_script_that_breaks_on_disk_says_so_and_leaves_the_others_alone(serve:
     served = serve({"s": ONE, "t": ONE})
     served.write("s", {"turns": [{"txt": "typo"}]})
     assert served.talk("chat", "t").ask().text == "one"
-    with pytest.raises(openai.InternalServerError, match=r"s\.yaml: turns\.0\.txt"):
+    with pytest.raises(openai.NotFoundError, match=r"s\.yaml: turns\.0\.txt"):
         served.talk("chat", "s").ask()
     served.write("s", ONE)
     assert served.talk("chat", "s").ask().text == "one"

@@ -5,6 +5,7 @@ Plain ASGI without a framework: faults need the bare connection, and the server 
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote
@@ -27,12 +28,18 @@ DIALECTS: dict[str, Dialect] = {
 
 
 def create_app(scripts: Path | None = None, log: Path | None = None, *, require_key: bool = False) -> ScriptedVendors:
-    """The scripted vendor server. ScriptError when a script in ``scripts`` (a folder or a file) is not valid.
+    """The scripted vendor server. ScriptError when there is nothing at ``scripts`` (a folder or a file).
 
+    A file that is not valid has no scripts; a warning in the log says what is wrong, and so does ``/healthz``.
     ``scripts`` None serves the shipped scripts only; else both, the given ones first. ``log`` is a file that
     gets a JSON line per happening. ``require_key`` answers 401 to a request without an API key, whatever key.
     """
-    return ScriptedVendors(Vendors(Library(scripts), CallLog(log), require_key))
+    return ScriptedVendors(Vendors(Library(scripts, _report), CallLog(log), require_key))
+
+
+def _report(problem: str) -> None:
+    for line in problem.splitlines():
+        logging.getLogger(__name__).warning("script file not used: %s", line)
 
 
 class ScriptedVendors:
@@ -93,7 +100,7 @@ class ScriptedVendors:
                 vendors.gates.arm(name)
                 return 200, {}
             case "GET", ["healthz"]:
-                return 200, {"status": "ok"}
+                return 200, {"status": "ok", "problems": vendors.library.problems()}
         problem = Problem(404, "status", f"There is no {method} {path or '/'} here.")
         return 404, _error(client, problem)
 
@@ -109,8 +116,9 @@ class ScriptedVendors:
 
     def _model(self, client: Client, name: str) -> tuple[int, Any]:
         bare = name.removeprefix(PREFIX)
-        if bare not in self.vendors.library.names():
-            return 404, _error(client, Problem(404, "unknown_model", f"The model `{name}` does not exist."))
+        if self.vendors.library.find(bare) is None:
+            words = f"The model `{name}` does not exist. {self.vendors.library.unread()}".rstrip()
+            return 404, _error(client, Problem(404, "unknown_model", words))
         return 200, _model_row(client, bare)
 
     def _count_tokens(self, client: Client, raw: bytes) -> tuple[int, Any]:

@@ -13,7 +13,7 @@ from pydantic_core import from_json, to_json
 from perdure.providers.scripted.client import BODY_BYTES_MAX, BodyTooLarge, Client, ClientGone, Headers
 from perdure.providers.scripted.faults import FaultCounts, problem_of, retry_after_headers, spoil
 from perdure.providers.scripted.gates import Gates
-from perdure.providers.scripted.library import Library, ScriptError
+from perdure.providers.scripted.library import Library
 from perdure.providers.scripted.log import CallLog, LogEvent
 from perdure.providers.scripted.script import FaultSpec, Script, Turn
 from perdure.providers.scripted.select import (
@@ -166,14 +166,14 @@ class Exchange:
         if not isinstance(model, str) or not model:
             raise Refused(Problem(400, "status", "Missing required parameter: 'model'."))
         self._facts["script"] = name = model.removeprefix(PREFIX)
-        try:
-            script = self._vendors.library.find(name)
-        except ScriptError as error:
-            raise Refused(
-                Problem(500, "status", f"{name!r} is not among the scripts, and some are broken: {error}")
-            ) from None
+        library = self._vendors.library
+        script = library.find(name)
         if script is None:
-            words = f"model: {model}" if self._dialect.NAME == "messages" else f"The model `{model}` does not exist."
+            unread = library.unread()
+            if self._dialect.NAME == "messages":
+                words = f"model: {model}" + (f". {unread}" if unread else "")
+            else:
+                words = f"The model `{model}` does not exist. {unread}".rstrip()
             raise Refused(Problem(404, "unknown_model", words))
         return script
 
