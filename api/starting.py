@@ -1,5 +1,5 @@
 """From a run in the journal to its workflow. A run that is in the journal is never lost: what Temporal
-did not take at once, the reconciler starts later."""
+did not take at once, the reconciler starts later; what Temporal lost, or somebody ended there, it ends."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from contextlib import suppress
 
 from api.parts import Parts
 from perdure.assembly import Assembly
+from perdure.core.state import Failure
 from perdure.runs import TemporalUnavailable
-from perdure.store.journal import JournalTrouble, RunRow
+from perdure.store.journal import JournalTrouble, RunOver, RunRow
 
 log = logging.getLogger("perdure.api")
 
 EVERY_SECONDS = 2.0  # how soon after Temporal's return waiting runs start
 PAUSE_SECONDS_MAX = 4.0  # between tries while Temporal or the journal stays away; a try is one read and one call
 OLDER_THAN_MS = 3_000  # younger runs are still being started by the request that made them
+SILENT_MS = 60_000  # a run that works and has said nothing for so long: does its workflow exist?
+ORPHANS_EVERY_SECONDS = 15.0  # between two looks for such runs
 BATCH = 100  # runs of one look; the rest come in the next
 
 
@@ -47,10 +50,14 @@ async def end_workflow(assembly: Assembly, run_id: str, reason: str) -> None:
 async def reconcile(parts: Parts) -> None:
     """Start queued runs whose workflow nobody has confirmed, until the process stops."""
     pause = EVERY_SECONDS
+    looked_for_orphans = 0.0
     while True:
         await asyncio.sleep(pause)
         try:
             await _reconcile_once(parts.assembly)
+            if asyncio.get_running_loop().time() - looked_for_orphans > ORPHANS_EVERY_SECONDS:
+                looked_for_orphans = asyncio.get_running_loop().time()
+                await end_orphans(parts.assembly)
             pause = EVERY_SECONDS
         except (TemporalUnavailable, JournalTrouble) as trouble:
             pause = min(pause * 2, PAUSE_SECONDS_MAX)
@@ -71,3 +78,14 @@ async def _reconcile_once(assembly: Assembly) -> None:
             continue
         await assembly.journal.mark_workflow_started(run.id)
         log.info("run %s started, late", run.id)
+
+
+async def end_orphans(assembly: Assembly, *, silent_ms: int = SILENT_MS) -> None:
+    """Runs whose workflow was terminated in Temporal, or lost with its database, fail and say so."""
+    for run_id in await assembly.journal.silent_runs(silent_ms=silent_ms, limit=BATCH):
+        if await assembly.runs.is_open(run_id):
+            continue
+        message = "its workflow was ended or lost in Temporal, outside Perdure; start a new run in the same session"
+        with suppress(RunOver):  # it ended just now, in order
+            await assembly.journal.end_orphan(run_id, Failure("internal", message, retryable=True))
+            log.warning("run %s has failed: %s", run_id, message)

@@ -15,7 +15,7 @@ from temporalio.api.enums.v1 import IndexedValueType, TaskQueueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, DescribeTaskQueueRequest
-from temporalio.client import Client, WorkflowUpdateFailedError
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowUpdateFailedError
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.contrib.pydantic import PydanticJSONPlainPayloadConverter
 from temporalio.converter import (
@@ -149,6 +149,17 @@ class Runs:
         """End the workflow without asking it. False: there is no such open workflow."""
         handle = self.client.get_workflow_handle(run_id)
         return await _to_open(handle.terminate(reason=reason, rpc_timeout=_RPC))
+
+    async def is_open(self, run_id: str) -> bool:
+        """Whether the run's workflow exists and has not ended."""
+        async with _temporal_trouble():
+            try:
+                found = await self.client.get_workflow_handle(run_id).describe(rpc_timeout=_RPC)
+            except RPCError as error:
+                if error.status == RPCStatusCode.NOT_FOUND:
+                    return False
+                raise
+        return found.status == WorkflowExecutionStatus.RUNNING
 
     async def say(self, run_id: str, message_id: str) -> bool:
         """Put an accepted message before the run. False: the run is over, the message was not taken."""

@@ -154,17 +154,17 @@ async def happening_of(
             return ActionCancelled(action.key)
         match action:
             case CallModel(key):
-                return ModelFailed(key, _model_failure(cause))
+                return ModelFailed(key, _model_failure(key, cause))
             case CallTool(key, call_id) | AnswerCall(key, call_id):
                 return ToolLost(key, call_id, "tool_outcome_unknown", f"the call ended without a result: {cause}")
             case _:
                 raise  # a record never gives up: this is a bug, and the workflow task says so
 
 
-def _model_failure(cause: BaseException | None) -> Failure:
+def _model_failure(key: str, cause: BaseException | None) -> Failure:
     if isinstance(cause, ApplicationError) and cause.type == MODEL_TROUBLE:
         code, message, attempts = cause.details
-        return Failure(_RUN_ERROR_OF_TROUBLE.get(code, "model_error"), message, attempts=attempts)
+        return Failure(_RUN_ERROR_OF_TROUBLE.get(code, "model_error"), message, call_id=key, attempts=attempts)
     if isinstance(cause, ActivityTimeout):
-        return Failure("retries_exhausted", f"the model call timed out: {cause}", retryable=True)
-    return Failure("internal", f"the model call failed: {cause}")
+        return Failure("retries_exhausted", f"the model call timed out: {cause}", retryable=True, call_id=key)
+    return Failure("internal", f"the model call failed: {cause}", call_id=key)

@@ -22,6 +22,11 @@ from perdure.store.schema import calls, messages
 
 CALL_COLUMNS = [column for column in calls.c if column.name != "run_no"]
 _FIND = select(*CALL_COLUMNS).where(calls.c.run_no == bindparam("run"), calls.c.key == bindparam("call_key"))
+_STARTED = (
+    select(*CALL_COLUMNS)
+    .where(calls.c.run_no == bindparam("run"), calls.c.status == "started")
+    .order_by(calls.c.ordinal)
+)
 _ADD = insert(calls)
 _MUTABLE = (
     "name", "status", "attempts", "open_attempt", "ended_attempt", "usage", "message_number", "error", "vendor_id",
@@ -62,6 +67,11 @@ class Call:
         if call is None:
             raise NotFound("call", key)
         return call
+
+    @classmethod
+    def started(cls, run: RunTransaction) -> list[Call]:
+        """The calls in flight, in the order asked."""
+        return [cls(run, dict(row)) for row in run.connection.execute(_STARTED, {"run": run.no}).mappings()]
 
     @property
     def key(self) -> str:

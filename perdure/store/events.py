@@ -13,7 +13,7 @@ turn.started        turn
 turn.completed      turn
 model.started       turn, model, attempt
 model.completed     turn, stop_reason, usage, latency_ms, first_token_ms, attempt
-model.aborted       attempt, reason: lost | failed | superseded
+model.aborted       attempt, reason: lost | failed | superseded | cancelled
 model.retrying      attempt (the one that failed), code, message, retry_in_seconds
 message.added       message (whole; put in by the reader, from the message's number)
 text.delta ...      text, index

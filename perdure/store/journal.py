@@ -346,8 +346,17 @@ class Journal(Protocol):
         """Queued runs whose workflow nobody has confirmed: the reconciler starts them (again)."""
         ...
 
+    async def silent_runs(self, *, silent_ms: int, limit: int) -> list[str]:
+        """Ids of runs that should be working and have written nothing for so long, the latest first."""
+        ...
+
+    async def end_orphan(self, run_id: str, failure: Failure) -> None:
+        """The run's workflow is gone from Temporal: the run has failed. RunOver when it is terminal."""
+        ...
+
     async def force_cancel(self, run_id: str, reason: str) -> RunRow:
-        """Terminal ``cancelled`` now, whatever the workflow does: run.cancelled is the last event.
+        """Terminal ``cancelled`` now, whatever the workflow does: calls in flight are closed (a tool's outcome
+        is unknown then), run.cancelled is the last event.
         RunOver when it is terminal already."""
         ...
 

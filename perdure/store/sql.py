@@ -162,6 +162,12 @@ class SqlJournal(Journal):
     async def unstarted_runs(self, *, older_than_ms: int, limit: int) -> list[RunRow]:
         return await self._database.read(lambda c: sql_runs.unstarted_runs(c, older_than_ms, limit))
 
+    async def silent_runs(self, *, silent_ms: int, limit: int) -> list[str]:
+        return await self._database.read(lambda c: sql_runs.silent_runs(c, silent_ms, limit))
+
+    async def end_orphan(self, run_id: str, failure: Failure) -> None:
+        await self._write(run_id, lambda c: sql_runs.end_orphan(c, run_id, failure))
+
     async def force_cancel(self, run_id: str, reason: str) -> RunRow:
         return await self._write(run_id, lambda c: sql_runs.force_cancel(c, run_id, reason))
 

@@ -151,10 +151,18 @@ def commit_tool(
     if call.ended:
         run.save()
         return call.shown()
+    shown = _end_tool(run, call, commit)
+    call.save()
+    run.save()
+    return shown
+
+
+def _end_tool(run: RunTransaction, call: Call, commit: ToolCommit) -> CallRow:
+    """The result as a message, the call ended, and the events of both."""
     size = commit.bytes or len(commit.text.encode(errors="surrogatepass"))
     result: ToolResultBlock = {
         "type": "tool_result",
-        "call_id": call_id,
+        "call_id": call.key,
         "name": call.row["name"],
         "text": commit.text,
         "is_error": commit.status != "completed",
@@ -172,9 +180,21 @@ def commit_tool(
     shown = call.shown()
     run.append(say.tool_ended(shown, attempt, commit, size))
     call.recovered(attempt or 0)
-    call.save()
-    run.save()
     return shown
+
+
+def close_started(run: RunTransaction, reason: str) -> None:
+    """End what is in flight although nobody reports its end any more: the run ends now. What a model had
+    said is void, what a tool may have done is unknown."""
+    for call in Call.started(run):
+        attempt = call.row["attempts"]
+        if call.row["kind"] == "tool":
+            text = f"{reason} while this call was in flight: it may or may not have taken effect."
+            _end_tool(run, call, ToolCommit("unknown", text, "tool_outcome_unknown"))
+        else:
+            run.append_once(say.model_aborted(call.key, attempt, "cancelled"))
+            call.end(attempt, "failed", error=dump(say.failure_data(Failure("cancelled", reason, attempts=attempt))))
+        call.save()
 
 
 def fail_tool_attempt(

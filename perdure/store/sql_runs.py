@@ -14,6 +14,7 @@ from perdure.store.json_text import dump, dump_map, load, load_map, plain
 from perdure.store.paging import page_of
 from perdure.store.run_transaction import RunTransaction, new_id, now_ms, usage_of
 from perdure.store.schema import messages, run_labels, runs, sessions
+from perdure.store.sql_calls import close_started
 from perdure.store.sql_inbox import return_messages
 
 _input, _output = messages.alias("input"), messages.alias("output")
@@ -32,6 +33,13 @@ _SHOW_ONE = _SHOW.where(runs.c.id == bindparam("run_id"))
 _UNSTARTED = (
     _SHOW.where(~runs.c.workflow_started, runs.c.status == "queued", runs.c.created_ms <= bindparam("before_ms"))
     .order_by(runs.c.created_ms)
+    .limit(bindparam("most"))
+)
+_SILENT = (
+    select(runs.c.id)
+    .where(runs.c.workflow_started, runs.c.status.in_(("running", "cancelling")))
+    .where(runs.c.last_progress_ms <= bindparam("before_ms"))
+    .order_by(runs.c.last_progress_ms.desc())
     .limit(bindparam("most"))
 )
 _WORKFLOW_STARTED = update(runs).where(runs.c.id == bindparam("run_id")).values(workflow_started=True)
@@ -170,9 +178,22 @@ def unstarted_runs(connection: Connection, older_than_ms: int, limit: int) -> li
 
 def force_cancel(connection: Connection, run_id: str, reason: str) -> RunRow:
     run = RunTransaction(connection, run_id)
+    close_started(run, "The run was cancelled by force")
     _finish(run, "force-cancel", Outcome("cancelled", reason or "cancelled"))
     run.save()
     return get_run(connection, run_id, None)
+
+
+def silent_runs(connection: Connection, silent_ms: int, limit: int) -> list[str]:
+    where = {"before_ms": now_ms() - silent_ms, "most": limit}
+    return list(connection.execute(_SILENT, where).scalars())
+
+
+def end_orphan(connection: Connection, run_id: str, failure: Failure) -> None:
+    run = RunTransaction(connection, run_id)
+    close_started(run, "The run's workflow ended")
+    _finish(run, "orphan", Outcome("failed", failure.code, failure))
+    run.save()
 
 
 def update_run(

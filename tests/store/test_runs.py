@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 from ulid import ULID
 
-from perdure.core.state import Failure, Outcome
+from perdure.core.state import Failure, OutboxEvent, Outcome
 from perdure.store.blobs import write_blob
 from perdure.store.journal import (
     InvalidCursor,
@@ -255,3 +255,31 @@ def test_a_blob_is_on_disk_whole_or_not_at_all(tmp_path: Path) -> None:
     write_blob(tmp_path, b"whole")
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert [path.read_bytes() for path in files] == [b"whole"]
+
+
+async def test_force_cancel_closes_what_is_in_flight_and_says_what_is_not_known(journal: Journal) -> None:
+    run = await new_run(journal)
+    await journal.commit_model(run.id, "model-1", await begin(journal, run.id), asks("call_1"))
+    await journal.begin_tool(run.id, "call_1", worker="w1", may_repeat=False)
+    await journal.force_cancel(run.id, "now")
+    assert [call.status for call in await journal.list_calls(run.id)] == ["completed", "unknown"]
+    types = [event.type for event in await all_events(journal, run.id)]
+    assert types[-3:] == ["message.added", "tool.unknown", "run.cancelled"]
+    talking = await new_run(journal)
+    await begin(journal, talking.id)
+    await journal.force_cancel(talking.id, "now")
+    assert [call.status for call in await journal.list_calls(talking.id)] == ["failed"]
+    assert [event.type for event in await all_events(journal, talking.id)][-2:] == ["model.aborted", "run.cancelled"]
+
+
+async def test_only_runs_that_should_be_at_work_and_are_silent_are_looked_for(journal: Journal) -> None:
+    quiet, over, queued = await new_run(journal), await new_run(journal), await new_run(journal)
+    for run in (quiet, over):
+        await journal.mark_workflow_started(run.id)
+        await begin(journal, run.id, outbox=[OutboxEvent("outbox-1", "run.started", {})])
+    await journal.record(over.id, "finish", (), Outcome("completed", "end"))
+    assert await journal.silent_runs(silent_ms=-60_000, limit=10) == [quiet.id]
+    assert await journal.silent_runs(silent_ms=60_000, limit=10) == []
+    await journal.end_orphan(quiet.id, Failure("internal", "gone"))
+    assert (await journal.get_run(quiet.id)).status == "failed"
+    assert (await journal.get_run(queued.id)).status == "queued"
