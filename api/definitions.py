@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from api.parts import PROJECT
-from api.problems import Problem, field_problem
+from api.problems import field_problem
 from api.requests import AgentBody, BudgetIn, CreateRun, LimitsIn
 from perdure.assembly import Assembly
 from perdure.contract import AgentDefinition, ModelSettings
@@ -73,7 +73,8 @@ async def find_agent(assembly: Assembly, reference: str) -> AgentRow:
         return await assembly.journal.get_agent(PROJECT, name, int(version) if at else None)
     except NotFound:
         what = f"version {version} of agent {name!r}" if at else f"agent {name!r}"
-        raise Problem("agent_not_found", f"There is no {what}: POST /v1/agents makes one.") from None
+        message = f"There is no {what}: POST /v1/agents makes one."
+        raise field_problem("agent_not_found", "/agent", message) from None
 
 
 def refuse_budget(assembly: Assembly, model: str, budget: BudgetIn | None) -> None:

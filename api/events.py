@@ -17,6 +17,7 @@ from starlette.responses import Response, StreamingResponse
 
 from api.bodies import JsonRoute
 from api.encoding import encode
+from api.event_types import EventType
 from api.paging import PAGE_DEFAULT, Limit, list_reply
 from api.parts import PROJECT, Given, Parts
 from api.problems import declared, parameter_problem
@@ -71,7 +72,7 @@ router = APIRouter(tags=["events"], route_class=JsonRoute)
         **declared("run_not_found", "invalid_cursor", "invalid_last_event_id"),
         200: {
             "description": "By Accept: `text/event-stream` follows the run until it ends; `application/jsonl` gives "
-            "all events up to now, one a line; anything else a page.",
+            "all events up to now, one a line; anything else a page. `follow` says otherwise for the first two.",
             "model": ListReply[EventOut],
             "content": {
                 "text/event-stream": {"schema": {"type": "string"}},
@@ -88,15 +89,18 @@ async def list_run_events(
     after: Annotated[
         str | None, Query(max_length=32, description="A `seq`, or `latest`: only events after it.")
     ] = None,
-    types: Annotated[list[str], Query(max_length=64, description="Only these types.")] = [],  # noqa: B006
+    types: Annotated[list[EventType], Query(description="Only these types.")] = [],  # noqa: B006
     types_bracketed: Annotated[
-        list[str], Query(alias="types[]", max_length=64, description="The same, as some clients write it.")
+        list[EventType], Query(alias="types[]", description="The same, as some clients write it.")
     ] = [],  # noqa: B006
     deltas: Annotated[
         bool, Query(description="With the live lane: text.delta, reasoning.delta, tool_args.delta.")
     ] = True,
     until: Annotated[Until, Query(description="When a stream ends, at the latest with the run.")] = "terminal",
-    follow: Annotated[bool, Query(description="JSON lines only: go on until the run ends.")] = False,
+    follow: Annotated[
+        bool | None,
+        Query(description="Go on until the run ends: SSE does unless `false`, JSON lines do with `true`, pages never."),
+    ] = None,
     limit: Limit = PAGE_DEFAULT,
     last_event_id: Annotated[
         str | None, Header(description="Wins over `after`: what a reconnecting SSE client sends.")
@@ -109,9 +113,9 @@ async def list_run_events(
             nothing_left = run.status in TERMINAL and wanted.after >= run.last_seq
             if nothing_left and last_event_id:
                 return Response(status_code=204)  # the one answer that stops an EventSource from reconnecting
-            return sse_reply(given, run, wanted)
+            return sse_reply(given, run, wanted, follow=follow is not False)
         case "application/jsonl":
-            lines = _lines(given, run, wanted) if follow else _lines_up_to_now(given, run.id, wanted)
+            lines = _lines(given, run, wanted, follow=follow is True)
             return StreamingResponse(lines, media_type="application/jsonl", headers=_STREAM_HEADERS)
         case _:
             return await _page(given, run.id, wanted, limit)
@@ -169,17 +173,22 @@ _STREAM_HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering
 
 
 def sse_reply(
-    parts: Parts, run: RunRow, wanted: Wanted, *, status: int = 200, headers: dict[str, str] | None = None
+    parts: Parts,
+    run: RunRow,
+    wanted: Wanted,
+    *,
+    follow: bool = True,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
 ) -> Response:
-    """The run's events from ``wanted.after`` on, until they end."""
-    return StreamingResponse(
-        _sse(parts, run, wanted), status, {**_STREAM_HEADERS, **(headers or {})}, media_type="text/event-stream"
-    )
+    """The run's events from ``wanted.after`` on, until they end; without ``follow`` those up to now."""
+    events = _sse(parts, run, wanted, follow=follow)
+    return StreamingResponse(events, status, {**_STREAM_HEADERS, **(headers or {})}, media_type="text/event-stream")
 
 
-async def _sse(parts: Parts, run: RunRow, wanted: Wanted) -> AsyncIterator[bytes]:
+async def _sse(parts: Parts, run: RunRow, wanted: Wanted, *, follow: bool) -> AsyncIterator[bytes]:
     yield RETRY
-    async for rows in follow_run(parts, run, wanted):
+    async for rows in follow_run(parts, run, wanted) if follow else _up_to_now(parts, run.id, wanted):
         for chunk in _chunks(map(_sse_event, rows)) if rows else (PING,):
             yield chunk
 
@@ -206,20 +215,21 @@ def _chunks(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield b"".join(held)
 
 
-async def _lines(parts: Parts, run: RunRow, wanted: Wanted) -> AsyncIterator[bytes]:
-    async for rows in follow_run(parts, run, wanted):
+async def _lines(parts: Parts, run: RunRow, wanted: Wanted, *, follow: bool) -> AsyncIterator[bytes]:
+    async for rows in follow_run(parts, run, wanted) if follow else _up_to_now(parts, run.id, wanted):
         for chunk in _chunks(map(_line, rows)):  # JSON lines know no heartbeat
             yield chunk
 
 
-async def _lines_up_to_now(parts: Parts, run_id: str, wanted: Wanted) -> AsyncIterator[bytes]:
+async def _up_to_now(parts: Parts, run_id: str, wanted: Wanted) -> AsyncIterator[list[EventRow]]:
+    """Batches of the events that are there, without waiting; none of them empty."""
     after = wanted.after
     while True:
         rows = await parts.assembly.journal.read_events(
             run_id, after=after, limit=ROWS_AT_ONCE, types=wanted.types, deltas=wanted.deltas
         )
-        for chunk in _chunks(map(_line, rows)):
-            yield chunk
+        if rows:
+            yield rows
         if len(rows) < ROWS_AT_ONCE:
             return
         after = rows[-1].seq

@@ -9,7 +9,7 @@ from fastapi import Query
 
 from api.encoding import JsonReply
 from api.problems import parameter_problem
-from perdure.store.journal import Page
+from perdure.store.journal import InvalidCursor, Page
 
 Row = TypeVar("Row")
 
@@ -46,11 +46,15 @@ async def page_reply(
     before: str | None,
 ) -> JsonReply:
     """A page after a row, or before one: then it is read backwards and turned round, and its
-    ``next_cursor`` is the next ``before``. ``fetch`` takes a cursor and whether to go down."""
+    ``next_cursor`` is the next ``before``. ``fetch`` takes a cursor and whether to go down. ``invalid_cursor``."""
     if after is not None and before is not None:
         raise parameter_problem("invalid_cursor", "before", "give after or before, not both")
     backwards = before is not None
-    page = await fetch(before if backwards else after, (order == "desc") is not backwards)
+    try:
+        page = await fetch(before if backwards else after, (order == "desc") is not backwards)
+    except InvalidCursor:
+        name = "before" if backwards else "after"
+        raise parameter_problem("invalid_cursor", name, "The cursor was not given out by this API.") from None
     rows = page.rows[::-1] if backwards else page.rows
     return list_reply([render(row) for row in rows], page.next_cursor)
 

@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from api.encoding import encode
 from perdure.runs import TemporalUnavailable
-from perdure.store.journal import InvalidCursor, JournalTrouble, NotFound, RunOver, SessionBusy
+from perdure.store.journal import JournalTrouble, NotFound, RunOver, SessionBusy
 
 log = logging.getLogger("perdure.api")
 
@@ -190,8 +190,6 @@ def problem_of(error: Exception) -> Problem | None:
             )
         case RunOver():
             return Problem("run_terminal", f"Run {error.run_id} has ended: it is {error.status}.")
-        case InvalidCursor():
-            return parameter_problem("invalid_cursor", "after", "The cursor was not given out by this API.")
         case RequestValidationError():
             return _validation_problem(error)
         case HTTPException():
@@ -247,8 +245,8 @@ def install(app: FastAPI) -> None:
         return problem_reply(problem, request.scope.get("state", {}).get("request_id"))
 
     for kind in (
-        Problem, JournalTrouble, TemporalUnavailable, NotFound, SessionBusy, RunOver, InvalidCursor,
-        RequestValidationError, HTTPException,
+        Problem, JournalTrouble, TemporalUnavailable, NotFound, SessionBusy, RunOver, RequestValidationError,
+        HTTPException,
     ):  # fmt: skip
         app.add_exception_handler(kind, handle)
 

@@ -1,11 +1,24 @@
-"""Request bodies. Unknown members are refused: a misspelt limit must not be ignored."""
+"""Request bodies. Unknown members are refused: a misspelt limit must not be ignored. Numbers and truth values are
+JSON's own: ``true`` is not 1, and ``"5"`` is not 5."""
 
 from __future__ import annotations
 
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    Tag,
+)
 from pydantic_core import to_json
 
 LABELS_MAX = 64
@@ -95,17 +108,17 @@ RunInput = Annotated[
 class ModelSettingsIn(Body):
     """What is passed on to the model; its own defaults rule where nothing is said."""
 
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    max_output_tokens: int | None = Field(default=None, ge=1, le=10_000_000)
+    temperature: StrictFloat | None = Field(default=None, ge=0, le=2)
+    top_p: StrictFloat | None = Field(default=None, gt=0, le=1)
+    max_output_tokens: StrictInt | None = Field(default=None, ge=1, le=10_000_000)
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
 
 
 class LimitsIn(Body):
     """Counts a run may not exceed; reaching one ends it `incomplete`."""
 
-    max_turns: int | None = Field(default=None, ge=1, le=100_000)
-    max_tool_calls: int | None = Field(default=None, ge=1, le=1_000_000)
+    max_turns: StrictInt | None = Field(default=None, ge=1, le=100_000)
+    max_tool_calls: StrictInt | None = Field(default=None, ge=1, le=1_000_000)
 
 
 class AgentBody(Body):
@@ -134,7 +147,7 @@ class BudgetIn(Body):
     """Not available in this version: a run that names a budget is refused."""
 
     max_cost_usd: Decimal | None = Field(default=None, gt=0)
-    max_tokens: int | None = Field(default=None, ge=1)
+    max_tokens: StrictInt | None = Field(default=None, ge=1)
 
 
 class CreateRun(Body):
@@ -157,7 +170,7 @@ class CreateRun(Body):
     budget: BudgetIn | None = None
     labels: Labels = {}
     metadata: Metadata = {}
-    stream: bool = Field(default=False, description="Answer with the run's events as they happen.")
+    stream: StrictBool = Field(default=False, description="Answer with the run's events as they happen.")
 
 
 class PatchRun(Body):

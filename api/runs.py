@@ -28,7 +28,7 @@ from api.waiting import at_rest, preferred_wait, wait_until_at_rest
 from perdure.contract import Block
 from perdure.core.state import TERMINAL, RunStatus
 from perdure.runs import TemporalUnavailable
-from perdure.store.journal import NewRun, Page, RunOver, RunRow
+from perdure.store.journal import NewRun, NotFound, Page, RunOver, RunRow
 
 DEADLINE_DAYS_MAX = 400
 _DAY_MS = 86_400_000
@@ -98,21 +98,26 @@ async def _create(request: JsonRequest, parts: Parts, body: CreateRun, run_id: s
     content = _input_blocks(body)
     deadline_ms = _deadline_ms(body.deadline, assembly.settings.limits.deadline_seconds)
     definition, agent = await resolve(assembly, body)
-    run = await assembly.journal.create_run(
-        NewRun(
-            run_id=run_id,
-            definition=definition,
-            input=content,
-            deadline_ms=deadline_ms,
-            agent_id=agent.id if agent else None,
-            agent_version=agent.version if agent else None,
-            session_id=body.session_id,
-            project_id=PROJECT,
-            labels=body.labels,
-            metadata=body.metadata,
-            traceparent=_traceparent(request),
-        )
+    new = NewRun(
+        run_id=run_id,
+        definition=definition,
+        input=content,
+        deadline_ms=deadline_ms,
+        agent_id=agent.id if agent else None,
+        agent_version=agent.version if agent else None,
+        session_id=body.session_id,
+        project_id=PROJECT,
+        labels=body.labels,
+        metadata=body.metadata,
+        traceparent=_traceparent(request),
     )
+    try:
+        run = await assembly.journal.create_run(new)
+    except NotFound as missing:
+        if missing.kind != "session":
+            raise
+        message = f"There is no session {missing.id!r}: POST /v1/sessions makes one."
+        raise field_problem("session_not_found", "/session_id", message) from None
     await start_now(parts, run)
     return run
 

@@ -37,8 +37,8 @@ async def _all(service: Service) -> list[Any]:
         ("text", 422, "validation_failed", ""),
         ({"input": "x"}, 422, "validation_failed", "/agent"),
         ({**HELLO, "agent": "scout"}, 422, "validation_failed", "/agent_inline"),
-        ({"agent": "nobody", "input": "x"}, 404, "agent_not_found", None),
-        ({"agent": "nobody@7", "input": "x"}, 404, "agent_not_found", None),
+        ({"agent": "nobody", "input": "x"}, 404, "agent_not_found", "/agent"),
+        ({"agent": "nobody@7", "input": "x"}, 404, "agent_not_found", "/agent"),
         ({"agent": "nobody@x", "input": "x"}, 422, "validation_failed", "/agent"),
         ({"agent_inline": {**AGENT, "model": "nobody/x"}, "input": "x"}, 422, "unknown_model", "/agent_inline/model"),
         ({"agent_inline": {**AGENT, "tools": ["calculator", "no"]}, "input": "x"}, 422, "unknown_tool",
@@ -62,7 +62,7 @@ async def _all(service: Service) -> list[Any]:
          "/input/0/content/0/text"),
         ({**INLINE, "input": "a\0b"}, 422, "validation_failed", "/input"),
         ({**INLINE, "input": "x", "metadata": {"a~/b": ["\0"]}}, 422, "validation_failed", "/metadata/a~0~1b/0"),
-        ({**HELLO, "session_id": "ses_none"}, 404, "session_not_found", None),
+        ({**HELLO, "session_id": "ses_none"}, 404, "session_not_found", "/session_id"),
         ({**HELLO, "temperature": 1}, 422, "validation_failed", "/temperature"),
         ({**HELLO, "start_at": "2027-01-01T00:00:00Z"}, 422, "validation_failed", "/start_at"),
         ({**HELLO, "deadline": "2020-01-01T00:00:00Z"}, 422, "validation_failed", "/deadline"),
@@ -73,6 +73,10 @@ async def _all(service: Service) -> list[Any]:
         ({**HELLO, "deadline": "0001-01-01T00:00:00+14:00"}, 422, "validation_failed", "/deadline"),
         ({**HELLO, "deadline": 1798761600}, 422, "validation_failed", "/deadline"),
         ({**HELLO, "limits": {"max_turns": 0}}, 422, "validation_failed", "/limits/max_turns"),
+        ({**HELLO, "limits": {"max_turns": True}}, 422, "validation_failed", "/limits/max_turns"),
+        ({**HELLO, "limits": {"max_tool_calls": "5"}}, 422, "validation_failed", "/limits/max_tool_calls"),
+        ({"agent_inline": {**AGENT, "model_settings": {"temperature": "1"}}, "input": "x"}, 422, "validation_failed",
+         "/agent_inline/model_settings/temperature"),
         ({**HELLO, "limits": {"max_turn": 5}}, 422, "validation_failed", "/limits/max_turn"),
         ({**HELLO, "labels": {"a": 1}}, 422, "validation_failed", "/labels/a"),
         ({**HELLO, "labels": {"a": "x" * 257}}, 422, "validation_failed", "/labels/a"),
@@ -84,17 +88,18 @@ async def _all(service: Service) -> list[Any]:
         ({"agent_inline": {"model": "openai/unpriced-7"}, "input": "x", "budget": {"max_cost_usd": "1"}}, 422,
          "model_not_priced", "/budget/max_cost_usd"),
         ({**HELLO, "budget": {"max_cost_usd": -1}}, 422, "validation_failed", "/budget/max_cost_usd"),
-        ({**HELLO, "stream": "perhaps"}, 422, "validation_failed", "/stream"),
+        ({**HELLO, "stream": "yes"}, 422, "validation_failed", "/stream"),
+        ({**HELLO, "stream": 1}, 422, "validation_failed", "/stream"),
     ],
 )  # fmt: skip
 async def test_a_bad_run_is_refused_with_a_pointer_and_nothing_is_made(
-    service: Service, body: Any, status: int, code: str, pointer: str | None
+    service: Service, body: Any, status: int, code: str, pointer: str
 ) -> None:
     before = await _all(service)
     reply = await service.post("/v1/runs", body)
     problem = reply.json()
     assert (reply.status_code, problem["code"]) == (status, code), problem
-    assert (problem["errors"][0]["pointer"] if problem["errors"] else None) == pointer, problem
+    assert problem["errors"][0]["pointer"] == pointer, problem
     assert await _all(service) == before
 
 
@@ -176,7 +181,8 @@ async def test_bodies_are_limited_and_large_ones_below_the_limit_are_ordinary(tm
         ("/v1/runs?after=%00", "invalid_cursor", "after"),
         ("/v1/runs?after=a&before=b", "invalid_cursor", "before"),
         ("/v1/sessions?after=garbage", "invalid_cursor", "after"),
-        ("/v1/agents?before=garbage", "invalid_cursor", "after"),
+        ("/v1/runs?before=run_zz", "invalid_cursor", "before"),
+        ("/v1/agents?before=garbage", "invalid_cursor", "before"),
         ("/v1/agents/x?version=0", "invalid_request", "version"),
         ("/v1/agents/x?version=99999999999999999999", "invalid_request", "version"),
         ("/v1/runs/RUN/messages?after=-1", "invalid_cursor", "after"),
@@ -186,6 +192,9 @@ async def test_bodies_are_limited_and_large_ones_below_the_limit_are_ordinary(tm
         ("/v1/runs/RUN/events?after=999", "invalid_cursor", "after"),
         ("/v1/runs/RUN/events?until=never", "invalid_request", "until"),
         ("/v1/runs/RUN/events?deltas=some", "invalid_request", "deltas"),
+        ("/v1/runs/RUN/events?types[]=run.created&types[]=bogus", "invalid_request", "types[]"),
+        ("/v1/runs/RUN/events?types=bogus", "invalid_request", "types"),
+        ("/v1/runs/RUN/events?follow=maybe", "invalid_request", "follow"),
     ],
 )
 async def test_a_bad_parameter_is_named(service: Service, path: str, code: str, parameter: str) -> None:

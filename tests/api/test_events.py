@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
-from typing import Any
+from typing import Any, get_args
 
+from api.event_types import EventType
+from api.events import ENDINGS
 from perdure.store.journal import Delta
 from tests.api.service import HELLO, Service
+from tests.house.tree import ROOT
 
 
 def _seqs(received: list[dict[str, str]]) -> list[int]:
@@ -134,6 +138,27 @@ async def test_types_choose_and_the_stream_still_ends_with_the_run(service: Serv
         await service.finished(run["id"])
         kinds = [event["event"] for event in await reader.rest()]
     assert kinds == ["message.added", "turn.started", "message.added"]
+
+
+async def test_every_type_of_event_that_is_written_can_be_asked_for() -> None:
+    known = set(get_args(EventType))
+    written = {
+        literal
+        for path in (ROOT / "perdure" / "store").glob("*.py")
+        for literal in re.findall(r'NewEvent\(\s*"([a-z_.]+)"', path.read_text())
+    }
+    assert {"run.created", "message.added", "tool.started"} <= written
+    assert (written | ENDINGS) - known == set()
+
+
+async def test_a_stream_that_shall_not_follow_ends_after_what_is_there(service: Service) -> None:
+    run = await service.new_run()
+    await service.started(run["id"])
+    page = (await service.get(f"/v1/runs/{run['id']}/events?limit=100")).json()["data"]
+    async with asyncio.timeout(5), service.stream(f"/v1/runs/{run['id']}/events?follow=false") as reader:
+        received = await reader.rest()
+    assert [json.loads(event["data"]) for event in received] == page
+    assert reader.raw.startswith("retry: 1000\nid: 1\n")
 
 
 async def test_deltas_can_be_left_out(service: Service) -> None:
