@@ -110,7 +110,7 @@ class LineView:
                 self._line(clean(block["text"]).strip(), None)
 
     def _aborted(self, event: Event) -> None:
-        self._line(f"! {_cut(event)}; it is asked again", "yellow")
+        self._line(f"! {_cut(event)}{_next(event)}", "yellow")
 
     def _line(self, text: str, style: str | None) -> None:
         self._console.print(text, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
@@ -158,7 +158,7 @@ class LiveView(LineView):
 
     def _aborted(self, event: Event) -> None:
         if any(self._shown.values()):
-            self._line(f"✗ {_cut(event)}: the text above is void, the model is asked again", "red")
+            self._line(f"✗ {_cut(event)}: the text above is void{_next(event)}", "red")
         else:
             super()._aborted(event)
         self._shown.clear()
@@ -177,6 +177,12 @@ def _cut(event: Event) -> str:
     reason = event["data"].get("reason")
     why = {"lost": "its worker was lost", "failed": "the call failed", "superseded": "a newer attempt answered first"}
     return f"attempt {event['data']['attempt']} of the answer was cut off ({why.get(str(reason), reason)})"
+
+
+def _next(event: Event) -> str:
+    """After a lost worker the next attempt begins at once. Whether a failed call is made again, `model.retrying`
+    tells on a line of its own; one that was superseded is not."""
+    return "; the model is asked again" if event["data"].get("reason") == "lost" else ""
 
 
 def summary(run: Event) -> str:

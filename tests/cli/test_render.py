@@ -67,6 +67,20 @@ def test_a_cut_answer_is_marked_void_and_its_text_never_mixes_with_the_retry() -
     assert not any("half" in line and "whole" in line for line in lines)
 
 
+def test_a_failed_attempt_is_said_to_be_asked_again_only_when_it_is() -> None:
+    failed = [
+        event("model.started", "model-1", 1, turn=1, attempt=1),
+        delta("A half"),
+        event("model.aborted", "model-1", 1, attempt=1, reason="failed"),
+    ]
+    retrying = event("model.retrying", "model-1", 1, attempt=1, code="overloaded", message="busy", retry_in_seconds=2.0)
+    for live in (True, False):
+        assert "again" not in shown(failed, live=live)
+        assert shown([*failed, retrying], live=live).endswith("! model call failed (overloaded): busy; again in 2 s\n")
+        assert "its worker was lost" in shown(CUT_AND_RETRIED, live=live)
+        assert shown(CUT_AND_RETRIED, live=live).count("asked again") == 1
+
+
 def test_a_pipe_gets_no_half_answers_at_all() -> None:
     seen = shown(CUT_AND_RETRIED, live=False)
     assert "half" not in seen
