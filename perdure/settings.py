@@ -7,9 +7,12 @@ their SDKs (``OPENAI_API_KEY``, ``OPENAI_BASE_URL``, ``ANTHROPIC_API_KEY``, ``AN
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_settings import (
@@ -21,6 +24,9 @@ from pydantic_settings import (
 )
 
 Dialect = Literal["responses", "chat_completions", "messages"]
+
+ENDPOINT_NAMES_TAKEN = frozenset({"openai", "anthropic", "scripted", "scripted-chat", "scripted-messages"})
+_ENDPOINT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # it stands before the slash of a model's name
 
 
 class _Table(BaseModel):
@@ -34,6 +40,18 @@ class Endpoint(_Table):
     dialect: Dialect = "chat_completions"
     api_key_env: str | None = None  # the variable that holds its key; without one, "none" is sent
     models: list[str] = []  # when given, only these exist
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # a port that is no number, brackets around no address
+            usable = False
+        if not usable or not value.isprintable() or " " in value:
+            raise ValueError(f"{value!r} is not a URL of the form http://host or https://host")
+        return value
 
 
 class Price(_Table):
@@ -91,12 +109,23 @@ class ToolSettings(_Table):
     http_get_allow_addresses: list[str] = []  # networks in CIDR form that are reachable although private
     file_bytes_max: int = Field(default=8 * 1024 * 1024, ge=1)
 
+    @field_validator("http_get_allow_addresses")
+    @classmethod
+    def _are_networks(cls, value: list[str]) -> list[str]:
+        for text in value:
+            try:
+                ipaddress.ip_network(text)
+            except ValueError as error:
+                raise ValueError(f"not a network in CIDR form, such as 10.0.0.0/8: {error}") from None
+        return value
+
 
 class Settings(BaseSettings):
-    """Read with ``Settings()``; bad values raise pydantic's ``ValidationError`` naming the setting."""
+    """Read with ``Settings()``; bad values, and keys of ``perdure.toml`` that are no setting, raise pydantic's
+    ``ValidationError`` naming the setting."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PERDURE_", env_nested_delimiter="__", toml_file="perdure.toml", extra="ignore", frozen=True
+        env_prefix="PERDURE_", env_nested_delimiter="__", toml_file="perdure.toml", extra="forbid", frozen=True
     )
 
     home: Path = Path(".perdure")
@@ -124,6 +153,19 @@ class Settings(BaseSettings):
     @classmethod
     def _comma_separated(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("endpoints")
+    @classmethod
+    def _have_names_of_their_own(cls, value: dict[str, Endpoint]) -> dict[str, Endpoint]:
+        for name in value:
+            if name in ENDPOINT_NAMES_TAKEN:
+                raise ValueError(f"the endpoint name {name!r} is taken: choose another")
+            if not _ENDPOINT_NAME.fullmatch(name):
+                raise ValueError(
+                    f"{name!r} cannot name an endpoint: use up to 64 letters, digits, '.', '_' and '-', "
+                    "beginning with a letter or digit"
+                )
+        return value
 
     @classmethod
     def settings_customise_sources(
