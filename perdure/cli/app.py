@@ -145,9 +145,10 @@ def version() -> None:
 
 
 def run() -> None:
-    """The entry point: a known trouble becomes one line on stderr."""
+    """The entry point: a known trouble becomes a line on stderr, several ones a line each."""
     try:
         app()
     except Failed as trouble:
-        print(f"perdure: {trouble}", file=sys.stderr)
-        sys.exit(1)
+        for line in str(trouble).splitlines():
+            print(f"perdure: {line}", file=sys.stderr)
+        sys.exit(trouble.status)

@@ -19,9 +19,10 @@ from typing import Literal
 from rich.console import Console
 
 from perdure.cli.place import Up, alive, home_folder, outside_temporal, read_up
+from perdure.cli.precheck import find_problems
 from perdure.cli.trouble import Failed
-from perdure.cli.up import DEFAULT_API_PORT, DEFAULT_TEMPORAL_PORT, DEFAULT_UI_PORT
-from perdure.dev_server import DevServerFailed, port_is_free, temporal_binary
+from perdure.cli.up import DEFAULT_API_PORT, DEFAULT_TEMPORAL_PORT, DEFAULT_UI_PORT, UpOptions, serves_scripted
+from perdure.dev_server import LOOPBACK, DevServerFailed, port_is_free, temporal_binary
 
 Level = Literal["ok", "note", "warn", "fail"]
 
@@ -71,12 +72,12 @@ def examine(home: Path, api_url: str | None) -> Iterator[Finding]:
     """All findings, in the order in which one would mend them."""
     yield _python()
     yield from _packages()
-    settings_finding = _settings(home)
-    yield settings_finding
-    yield from _tools() if settings_finding.level == "ok" else ()
+    up = read_up(home)
+    settings_findings = list(_settings(home, up))
+    yield from settings_findings
+    readable = all(finding.what != "settings" or finding.level == "ok" for finding in settings_findings)
     yield _keys()
     yield _disk(home)
-    up = read_up(home)
     yield _up(home, up)
     is_up = up is not None and alive(up["pid"])
     try:
@@ -88,7 +89,7 @@ def examine(home: Path, api_url: str | None) -> Iterator[Finding]:
         yield _binary()
     if not is_up:
         yield from _ports(api_url, own_temporal=outside is None)
-    if settings_finding.level == "ok":
+    if readable:
         from perdure.cli import doctor_live
 
         if up is not None and is_up and outside is None:
@@ -118,44 +119,24 @@ def _packages() -> Iterator[Finding]:
         yield Finding("ok", "packages", f"perdure {metadata.version('perdure')}, {', '.join(versions[:3])}")
 
 
-def _settings(home: Path) -> Finding:
+def _settings(home: Path, up: Up | None) -> Iterator[Finding]:
+    """What `perdure up` looks at before it starts anything; here what the running one serves counts."""
     os.environ["PERDURE_HOME"] = str(home)
-    from pydantic import ValidationError
-
-    from perdure.settings import Settings
-
+    vendors_url = up.get("vendors_url") if up else None
+    if vendors_url is None and serves_scripted(UpOptions()):
+        vendors_url = f"http://{LOOPBACK}"  # only asked which scripts there are: no server is needed
+    env = {"PERDURE_SCRIPTED_URL": vendors_url} if vendors_url else {}
     source = os.environ.get("PERDURE_CONFIG", "perdure.toml")
-    try:
-        Settings()
-    except ValidationError as trouble:
-        first = trouble.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return Finding("fail", "settings", f"{where}: {first['msg']}", f"mend it in PERDURE_… or in {source}")
-    except ValueError as trouble:
-        return Finding("fail", "settings", str(trouble), f"mend {source}")
-    set_here = sorted(name for name in os.environ if name.startswith("PERDURE_") and name != "PERDURE_HOME")
-    file = source if Path(source).exists() else f"no {source}"
-    return Finding("ok", "settings", f"{file}; environment: {', '.join(set_here) or 'nothing set'}")
-
-
-def _tools() -> Iterator[Finding]:
-    from perdure.settings import Settings
-
-    settings = Settings()
-    if not settings.tools:
-        return
-    from perdure.tools.limits import ToolLimits
-    from perdure.tools.registry import build_toolbox
-
-    sys.path.append(str(Path.cwd()))  # as `perdure up` does for its children
-    try:
-        toolbox = build_toolbox(settings.tools, limits=ToolLimits())
-    except Exception as trouble:  # whatever a user's module raises
-        yield Finding(
-            "fail", "tool modules", f"{type(trouble).__name__}: {trouble}", "mend the module or PERDURE_TOOLS"
+    problems = find_problems(env)
+    for problem in problems:
+        todo = (
+            "mend the module or PERDURE_TOOLS" if problem["what"] == "tool modules" else f"mend {source} or PERDURE_…"
         )
-    else:
-        yield Finding("ok", "tool modules", f"{', '.join(settings.tools)}: {len(toolbox.names())} tools in all")
+        yield Finding("fail", problem["what"], problem["found"], todo)
+    if not problems:
+        set_here = sorted(name for name in os.environ if name.startswith("PERDURE_") and name != "PERDURE_HOME")
+        file = source if Path(source).exists() else f"no {source}"
+        yield Finding("ok", "settings", f"{file}; environment: {', '.join(set_here) or 'nothing set'}")
 
 
 def _keys() -> Finding:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from perdure.cli.place import UP_FILE, Up, alive, home_folder, outside_temporal, read_up, setting, write_up
+from perdure.cli.precheck import find_problems
 from perdure.cli.supervisor import ChildSpec, Supervisor
 from perdure.cli.trouble import Failed
 from perdure.dev_server import LOOPBACK, DevServerFailed, dev_server_command, dev_server_ready, free_port, port_is_free
@@ -70,8 +71,12 @@ class Plan:
 
 def run_up(options: UpOptions) -> int:
     """Run until stopped. The exit status is 0 after an orderly stop. Failed."""
-    home = home_folder(options.home)
-    home.mkdir(parents=True, exist_ok=True)
+    try:
+        home = home_folder(options.home)
+    except Failed as unreadable:
+        raise Failed(str(unreadable), status=2) from unreadable
+    check_settings(home, options)
+    make_home(home)
 
     def say(line: str) -> None:
         with suppress(OSError):  # the terminal or the pipe may be gone; the children are not to die of it
@@ -106,6 +111,36 @@ def run_up(options: UpOptions) -> int:
     return 0
 
 
+def check_settings(home: Path, options: UpOptions) -> None:
+    """Failed, with a line for each problem, when the children could not start with these settings."""
+    env = {"PERDURE_HOME": str(home)}
+    if serves_scripted(options):
+        env["PERDURE_SCRIPTED_URL"] = f"http://{LOOPBACK}"  # where they will listen is not known yet
+    if options.scripts:
+        env["PERDURE_SCRIPTS"] = str(options.scripts.absolute())
+    if problems := find_problems(env):
+        raise Failed("\n".join(f"{problem['what']}: {problem['found']}" for problem in problems), status=2)
+
+
+def make_home(home: Path) -> None:
+    """Failed when that cannot be a folder to write to."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as trouble:
+        why = "it is a file" if home.is_file() else trouble.strerror
+        raise Failed(
+            f"{home} cannot be the home: {why}; choose another with --home or PERDURE_HOME", status=2
+        ) from None
+    if not os.access(home, os.W_OK | os.X_OK):
+        raise Failed(f"{home} cannot be the home: not writable; choose another with --home or PERDURE_HOME", status=2)
+
+
+def serves_scripted(options: UpOptions) -> bool:
+    """When asked to, and when no vendor's key is set."""
+    keys = os.environ.get("OPENAI_API_KEY") or os.environ.get("ANTHROPIC_API_KEY")
+    return options.scripted or options.scripts is not None or not keys
+
+
 def make_plan(home: Path, options: UpOptions, say: Say) -> Plan:
     """Choose ports and commands. Failed when a port that was asked for is taken."""
     env = {"PERDURE_HOME": str(home), "PYTHONUNBUFFERED": "1"}
@@ -127,11 +162,7 @@ def make_plan(home: Path, options: UpOptions, say: Say) -> Plan:
         env["TEMPORAL_ADDRESS"] = plan.temporal_address
         plan.first.append(_temporal(home / "temporal.db", port, ui_port))
 
-    if (
-        options.scripted
-        or options.scripts
-        or not (os.environ.get("OPENAI_API_KEY") or os.environ.get("ANTHROPIC_API_KEY"))
-    ):
+    if serves_scripted(options):
         port = free_port()
         plan.vendors_url = f"http://{LOOPBACK}:{port}"
         env["PERDURE_SCRIPTED_URL"] = plan.vendors_url
