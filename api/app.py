@@ -14,10 +14,10 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import ValidationError
 
 from api import agents, catalog, events, health, runs, sessions
-from api.definitions import definition_of
+from api.definitions import check_definition, definition_of
 from api.gate import Gate
 from api.parts import PROJECT, Parts
-from api.problems import install
+from api.problems import Problem, install
 from api.replies import ProblemDocument
 from api.requests import CreateAgent
 from api.starting import reconcile
@@ -73,7 +73,9 @@ def create_app(
 
 
 async def store_configured_agents(assembly: Assembly) -> None:
-    """``[agents.NAME]`` of the settings become stored agents; a changed table becomes a new version."""
+    """``[agents.NAME]`` of the settings become stored agents; a changed table becomes a new version.
+    BadAgentSettings where POST /v1/agents would refuse, before any is stored."""
+    definitions = []
     for name, table in assembly.settings.agents.items():
         try:
             agent = CreateAgent.model_validate({"name": name, **table.model_dump()})
@@ -81,8 +83,16 @@ async def store_configured_agents(assembly: Assembly) -> None:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise BadAgentSettings(f"[agents.{name}] {where}: {first['msg']}") from None
-        row = await assembly.journal.put_agent(PROJECT, definition_of(agent, name))
-        log.info("agent %s is version %d, as configured", name, row.version)
+        definition = definition_of(agent, name)
+        try:
+            check_definition(assembly, definition, "")
+        except Problem as problem:
+            where = (problem.errors[0].pointer or "").strip("/").replace("/", ".")
+            raise BadAgentSettings(f"[agents.{name}] {where}: {problem.detail}") from None
+        definitions.append(definition)
+    for definition in definitions:
+        row = await assembly.journal.put_agent(PROJECT, definition)
+        log.info("agent %s is version %d, as configured", definition["name"], row.version)
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
