@@ -44,6 +44,7 @@ from perdure.contract import (
 from perdure.core.spec import RunSpec
 from perdure.store.journal import RunRow
 
+DEFAULT_ADDRESS = "localhost:7233"  # where Temporal's own tools look when nobody says otherwise
 _RPC = timedelta(seconds=3)  # a client of the HTTP surface should not wait longer to hear that Temporal is away
 _RPC_OF_UPDATE = timedelta(seconds=10)  # an update waits for a worker
 _PASSING = {
@@ -104,6 +105,7 @@ async def connect(*, lazy: bool) -> Client:
     ``lazy`` clients connect at the first call and outlive an absent server. TemporalUnavailable.
     """
     config = ClientConfig.load_client_connect_config()
+    config.setdefault("target_host", DEFAULT_ADDRESS)
     try:
         return await Client.connect(**config, data_converter=DATA_CONVERTER, lazy=lazy)
     except RuntimeError as error:
