@@ -14,7 +14,7 @@ from perdure.store.journal import RunRow
 WAIT_SECONDS_MAX = 60  # proxies commonly cut silent requests soon after
 LOOK_UP_SECONDS = 1.0  # how late a stopping process notices a parked wait
 LOOK_EVERY_SECONDS = 0.05  # a run that works commits a hundred times a second; looking costs more than it tells
-_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?0*([0-9]+)\"?(?=$|[,;\s])", re.IGNORECASE)
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]+)\"?(?=$|[,;\s])", re.IGNORECASE)
 
 
 def preferred_wait(request: Request) -> int | None:
@@ -22,7 +22,7 @@ def preferred_wait(request: Request) -> int | None:
     found = _WAIT.search(", ".join(request.headers.getlist("prefer")))
     if not found:
         return None
-    digits = found.group(1)
+    digits = found.group(1).lstrip("0") or "0"
     return min(int(digits), WAIT_SECONDS_MAX) if len(digits) <= 6 else WAIT_SECONDS_MAX  # int() refuses thousands
 
 
