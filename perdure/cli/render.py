@@ -175,7 +175,12 @@ class LiveView(LineView):
 
 def _cut(event: Event) -> str:
     reason = event["data"].get("reason")
-    why = {"lost": "its worker was lost", "failed": "the call failed", "superseded": "a newer attempt answered first"}
+    why = {
+        "lost": "its worker was lost",
+        "failed": "the call failed",
+        "cancelled": "the run was ended",
+        "superseded": "a newer attempt answered first",
+    }
     return f"attempt {event['data']['attempt']} of the answer was cut off ({why.get(str(reason), reason)})"
 
 
