@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
@@ -15,10 +16,11 @@ from perdure.store.journal import JournalTrouble, RunOver
 
 Result = TypeVar("Result")
 
+FILING_SECONDS_MAX = 900.0  # an answer is held this long for a journal that is away, then it is given up
 BUG_ATTEMPTS_MAX = 5  # about 3 s: another worker, or the same one in a better state, may succeed
 
 FaultHook = Callable[[str, str], None]
-"""Called as ``reached(point, key)`` at the four points where a crash hurts most. Production passes
+"""Called as ``reached(point, key)`` at the points where a crash hurts most. Production passes
 ``unharmed``; crash tests pass something that kills the process."""
 
 
@@ -82,11 +84,14 @@ async def finished(work: Coroutine[object, object, Result]) -> Result:
 
 async def filed(write: Callable[[], Awaitable[Result]]) -> Result:
     """Write what has been paid for or done, however long the journal is away: giving up here would buy
-    the answer again, or leave an effect without its record. Bounded by the activity's own timeout."""
+    the answer again, or leave an effect without its record. JournalTrouble after a quarter of an hour."""
+    give_up = time.monotonic() + FILING_SECONDS_MAX
     wait_seconds = 0.1
     while True:
         try:
             return await write()
         except JournalTrouble:
+            if time.monotonic() > give_up:
+                raise
             await asyncio.sleep(wait_seconds)
             wait_seconds = min(2 * wait_seconds, 2.0)  # a journal that is back is noticed within this

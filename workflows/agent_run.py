@@ -33,6 +33,7 @@ class AgentRun:
         self._happened: list[Happening] = []
         self._in_flight: dict[str, workflow.ActivityHandle[object]] = {}
         self._called_off: set[str] = set()
+        self._broken: Exception | None = None
         self._alarm: asyncio.Task[None] | None = None
         self._alarm_ms = 0
 
@@ -40,6 +41,8 @@ class AgentRun:
     async def run(self, start: AgentRunInput) -> Outcome:
         while True:
             self._take_what_happened()
+            if self._broken:
+                raise self._broken
             if self._may_continue_as_new():
                 workflow.continue_as_new(AgentRunInput(start.spec, self._goal, self._state))
             match decide(self._state, _now_ms()):
@@ -85,7 +88,11 @@ class AgentRun:
                 asyncio.create_task(self._await_end(action, handle))  # noqa: RUF006  (the loop's own tasks live as long as the run)
 
     async def _await_end(self, action: Action, handle: workflow.ActivityHandle[object]) -> None:
-        happening = await happening_of(action, handle, self._called_off)
+        try:
+            happening = await happening_of(action, handle, self._called_off)
+        except Exception as error:  # in a task of its own nobody would hear of it: the run's loop shall
+            self._broken = error
+            return
         del self._in_flight[action.key]
         self._called_off.discard(action.key)
         self._happened.append(happening)
@@ -103,7 +110,10 @@ class AgentRun:
         alarm_was_set = self._alarm is not None and not self._alarm.done()
         try:
             await workflow.wait_condition(
-                lambda: bool(self._happened) or (alarm_was_set and self._alarm is not None and self._alarm.done())
+                lambda: (
+                    bool(self._happened or self._broken)
+                    or (alarm_was_set and self._alarm is not None and self._alarm.done())
+                )
             )
         except asyncio.CancelledError:
             # Somebody cancelled the workflow in Temporal itself: that is an order to the run.

@@ -158,7 +158,7 @@ async def happening_of(
             case CallTool(key, call_id) | AnswerCall(key, call_id):
                 return ToolLost(key, call_id, "tool_outcome_unknown", f"the call ended without a result: {cause}")
             case _:
-                raise  # a record never gives up: this is a bug, and the workflow task says so
+                raise  # the journal cannot take the run's end: the workflow fails, for people to see
 
 
 def _model_failure(key: str, cause: BaseException | None) -> Failure:

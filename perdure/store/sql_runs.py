@@ -37,7 +37,7 @@ _UNSTARTED = (
 )
 _SILENT = (
     select(runs.c.id)
-    .where(runs.c.workflow_started, runs.c.status.in_(("running", "cancelling")))
+    .where(runs.c.workflow_started, runs.c.status.in_(("queued", "running", "cancelling")))
     .where(runs.c.last_progress_ms <= bindparam("before_ms"))
     .order_by(runs.c.last_progress_ms.desc())
     .limit(bindparam("most"))
