@@ -19,6 +19,8 @@ EVERY_SECONDS = 2.0  # how soon after Temporal's return waiting runs start
 PAUSE_SECONDS_MAX = 4.0  # between tries while Temporal or the journal stays away; a try is one read and one call
 OLDER_THAN_MS = 3_000  # younger runs are still being started by the request that made them
 SILENT_MS = 60_000  # a run that works and has said nothing for so long: does its workflow exist?
+KEYS_EVERY_SECONDS = 3_600.0  # between two looks for idempotency keys that are too old
+KEYS_KEPT_MS = 24 * 3_600_000  # a client that repeats a request after a day is starting anew
 ORPHANS_EVERY_SECONDS = 15.0  # between two looks for such runs
 BATCH = 100  # runs of one look; the rest come in the next
 
@@ -50,14 +52,18 @@ async def end_workflow(assembly: Assembly, run_id: str, reason: str) -> None:
 async def reconcile(parts: Parts) -> None:
     """Start queued runs whose workflow nobody has confirmed, until the process stops."""
     pause = EVERY_SECONDS
-    looked_for_orphans = 0.0
+    clock = asyncio.get_running_loop().time
+    looked_for_orphans = looked_for_keys = -KEYS_EVERY_SECONDS  # at the start, too
     while True:
         await asyncio.sleep(pause)
         try:
             await _reconcile_once(parts.assembly)
-            if asyncio.get_running_loop().time() - looked_for_orphans > ORPHANS_EVERY_SECONDS:
-                looked_for_orphans = asyncio.get_running_loop().time()
+            if clock() - looked_for_orphans > ORPHANS_EVERY_SECONDS:
+                looked_for_orphans = clock()
                 await end_orphans(parts.assembly)
+            if clock() - looked_for_keys > KEYS_EVERY_SECONDS:
+                looked_for_keys = clock()
+                await forget_keys(parts.assembly)
             pause = EVERY_SECONDS
         except (TemporalUnavailable, JournalTrouble) as trouble:
             pause = min(pause * 2, PAUSE_SECONDS_MAX)
@@ -89,3 +95,9 @@ async def end_orphans(assembly: Assembly, *, silent_ms: int = SILENT_MS) -> None
         with suppress(RunOver):  # it ended just now, in order
             await assembly.journal.end_orphan(run_id, Failure("internal", message, retryable=True))
             log.warning("run %s has failed: %s", run_id, message)
+
+
+async def forget_keys(assembly: Assembly) -> None:
+    """Idempotency keys and their first replies would otherwise grow for ever."""
+    if forgotten := await assembly.journal.forget_keys(older_than_ms=KEYS_KEPT_MS):
+        log.info("%d idempotency keys are forgotten after a day", forgotten)

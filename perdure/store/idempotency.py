@@ -21,6 +21,7 @@ _REPLY = (
     .where(_THIS, keys.c.status.is_(None))
     .values(status=bindparam("new_status"), headers=bindparam("new_headers"), body=bindparam("new_body"))
 )
+_FORGET = delete(keys).where(keys.c.reserved_ms < bindparam("before_ms"))
 _RELEASE = delete(keys).where(_THIS, keys.c.status.is_(None))
 
 
@@ -54,3 +55,7 @@ def keep_reply(connection: Connection, project_id: str, key: str, reply: StoredR
 
 def release_key(connection: Connection, project_id: str, key: str) -> None:
     connection.execute(_RELEASE, {"project": project_id, "wanted": plain(key)})
+
+
+def forget_keys(connection: Connection, older_than_ms: int) -> int:
+    return connection.execute(_FORGET, {"before_ms": now_ms() - older_than_ms}).rowcount

@@ -498,6 +498,10 @@ class Journal(Protocol):
 
     async def keep_reply(self, project_id: str, key: str, reply: StoredReply) -> None: ...
 
+    async def forget_keys(self, *, older_than_ms: int) -> int:
+        """Remove keys reserved longer ago, with their replies; how many there were."""
+        ...
+
     async def release_key(self, project_id: str, key: str) -> None:
         """The request failed before anything was created: the key is free again."""
         ...

@@ -300,6 +300,9 @@ class SqlJournal(Journal):
     async def keep_reply(self, project_id: str, key: str, reply: StoredReply) -> None:
         await self._database.write(lambda c: idempotency.keep_reply(c, project_id, key, reply))
 
+    async def forget_keys(self, *, older_than_ms: int) -> int:
+        return await self._database.write(lambda c: idempotency.forget_keys(c, older_than_ms))
+
     async def release_key(self, project_id: str, key: str) -> None:
         await self._database.write(lambda c: idempotency.release_key(c, project_id, key))
 

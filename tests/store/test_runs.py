@@ -283,3 +283,12 @@ async def test_only_runs_that_should_be_at_work_and_are_silent_are_looked_for(jo
     await journal.end_orphan(quiet.id, Failure("internal", "gone"))
     assert (await journal.get_run(quiet.id)).status == "failed"
     assert (await journal.get_run(queued.id)).status == "queued"
+
+
+async def test_idempotency_keys_are_forgotten_when_they_are_old_and_not_before(journal: Journal) -> None:
+    await journal.reserve_key("default", "k", "f", "run_1")
+    assert await journal.forget_keys(older_than_ms=60_000) == 0
+    with pytest.raises(KeyInProgress):
+        await journal.reserve_key("default", "k", "f", "run_2")
+    assert await journal.forget_keys(older_than_ms=-60_000) == 1
+    assert await journal.reserve_key("default", "k", "another", "run_2") == ("run_2", None)
