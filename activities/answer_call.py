@@ -11,7 +11,8 @@ from activities.transcripts import Transcripts
 from activities.verdicts import verdict
 from perdure.contract import ANSWER_CALL, AnswerCallInput
 from perdure.core.happenings import ToolAnswered
-from perdure.store.journal import Journal, ToolCommit
+from perdure.store.journal import Journal
+from perdure.store.rows import ToolCommit
 from perdure.tools.port import ToolBox
 
 

@@ -24,7 +24,8 @@ from perdure.core.judge import our_call_ids
 from perdure.core.state import Failure, Usage
 from perdure.core.transcript import repaired
 from perdure.providers.port import Answer, ModelCatalog, ModelRequest, ModelTrouble, Piece, UnknownModel
-from perdure.store.journal import CallRow, Delta, Journal, ModelCommit, RunRow
+from perdure.store.journal import Journal
+from perdure.store.rows import CallRow, Delta, ModelCommit, RunRow
 from perdure.tools.port import ToolBox
 
 _DELTA = {"text": "text.delta", "reasoning": "reasoning.delta", "tool_args": "tool_args.delta"}

@@ -19,7 +19,8 @@ from activities.transcripts import Transcripts
 from perdure.contract import CALL_TOOL, CallToolInput
 from perdure.core.happenings import ToolAnswered
 from perdure.core.state import Failure
-from perdure.store.journal import Begun, CallRow, Journal, ToolCommit
+from perdure.store.journal import Journal
+from perdure.store.rows import Begun, CallRow, ToolCommit
 from perdure.tools.port import Tool, ToolBox, ToolCallContext, ToolTrouble
 from perdure.tools.spool import preview
 

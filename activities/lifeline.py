@@ -12,7 +12,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from perdure.contract import RUN_OVER
-from perdure.store.journal import JournalTrouble, RunOver
+from perdure.store.rows import JournalTrouble, RunOver
 
 Result = TypeVar("Result")
 

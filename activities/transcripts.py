@@ -7,7 +7,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from perdure.contract import Message
-from perdure.store.journal import Journal, RunRow
+from perdure.store.journal import Journal
+from perdure.store.rows import RunRow
 
 SESSIONS_MAX = 64  # the busiest ones
 BYTES_MAX = 64 * 1024 * 1024  # of message text, roughly

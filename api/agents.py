@@ -18,7 +18,7 @@ from api.problems import declared
 from api.rendering import agent as render_agent
 from api.replies import AgentOut, ListReply
 from api.requests import CreateAgent
-from perdure.store.journal import AgentRow, NotFound, Page
+from perdure.store.rows import AgentRow, NotFound, Page
 
 router = APIRouter(tags=["agents"], route_class=JsonRoute)
 

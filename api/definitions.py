@@ -11,7 +11,7 @@ from perdure.assembly import Assembly
 from perdure.contract import AgentDefinition, ModelSettings
 from perdure.core.state import Usage
 from perdure.providers.port import UnknownModel
-from perdure.store.journal import AgentRow, NotFound
+from perdure.store.rows import AgentRow, NotFound
 
 INLINE_NAME = "inline"
 

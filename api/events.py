@@ -24,7 +24,7 @@ from api.problems import declared, parameter_problem
 from api.rendering import event
 from api.replies import EventOut, ListReply
 from perdure.core.state import TERMINAL
-from perdure.store.journal import EventRow, JournalTrouble, RunRow
+from perdure.store.rows import EventRow, JournalTrouble, RunRow
 
 log = logging.getLogger("perdure.api")
 

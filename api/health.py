@@ -21,7 +21,7 @@ from api.waiting import WAIT_SECONDS_MAX
 from perdure.assembly import Assembly
 from perdure.cli.place import read_up
 from perdure.runs import TemporalUnavailable
-from perdure.store.journal import JournalTrouble
+from perdure.store.rows import JournalTrouble
 
 FEATURES = ["runs", "events", "sessions", "agents", "models", "tools", "idempotency"]
 CHECK_SECONDS = 4.0  # Temporal's calls give up after 3; load balancers commonly after 5

@@ -18,7 +18,8 @@ from starlette.responses import Response
 from api.bodies import JsonRequest, fingerprint
 from api.parts import PROJECT
 from api.problems import Problem, parameter_problem, problem_of
-from perdure.store.journal import Journal, JournalTrouble, KeyInProgress, KeyReused, StoredReply
+from perdure.store.journal import Journal
+from perdure.store.rows import JournalTrouble, KeyInProgress, KeyReused, StoredReply
 
 log = logging.getLogger("perdure.api")
 

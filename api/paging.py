@@ -9,7 +9,7 @@ from fastapi import Query
 
 from api.encoding import JsonReply
 from api.problems import parameter_problem
-from perdure.store.journal import InvalidCursor, Page
+from perdure.store.rows import InvalidCursor, Page
 
 Row = TypeVar("Row")
 

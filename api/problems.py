@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from api.encoding import encode
 from perdure.runs import TemporalUnavailable
-from perdure.store.journal import JournalTrouble, NotFound, RunOver, SessionBusy
+from perdure.store.rows import JournalTrouble, NotFound, RunOver, SessionBusy
 
 log = logging.getLogger("perdure.api")
 

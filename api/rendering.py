@@ -9,7 +9,7 @@ from perdure.contract import AgentDefinition, Message, ToolDescription
 from perdure.core.state import Failure, Usage
 from perdure.providers.port import ModelInfo
 from perdure.store.events import usd
-from perdure.store.journal import AgentRow, CallRow, EventRow, RunRow, SessionRow
+from perdure.store.rows import AgentRow, CallRow, EventRow, RunRow, SessionRow
 
 Object = dict[str, Any]
 

@@ -28,7 +28,7 @@ from api.waiting import at_rest, preferred_wait, wait_until_at_rest
 from perdure.contract import Block
 from perdure.core.state import TERMINAL, RunStatus
 from perdure.runs import TemporalUnavailable
-from perdure.store.journal import NewRun, NotFound, Page, RunOver, RunRow
+from perdure.store.rows import NewRun, NotFound, Page, RunOver, RunRow
 
 DEADLINE_DAYS_MAX = 400
 _DAY_MS = 86_400_000

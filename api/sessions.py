@@ -20,7 +20,8 @@ from api.rendering import session as render_session
 from api.rendering import step as render_step
 from api.replies import ListReply, MessageOut, SessionOut, StepOut
 from api.requests import CreateSession
-from perdure.store.journal import Journal, Page, SessionRow
+from perdure.store.journal import Journal
+from perdure.store.rows import Page, SessionRow
 
 CHUNK_BYTES = 256 * 1024  # of a large result at once: bounds memory, few round trips
 

@@ -11,7 +11,7 @@ from api.parts import Parts
 from perdure.assembly import Assembly
 from perdure.core.state import Failure
 from perdure.runs import TemporalUnavailable
-from perdure.store.journal import JournalTrouble, RunOver, RunRow
+from perdure.store.rows import JournalTrouble, RunOver, RunRow
 
 log = logging.getLogger("perdure.api")
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from api.parts import Parts
 from perdure.core.state import TERMINAL
-from perdure.store.journal import RunRow
+from perdure.store.rows import RunRow
 
 WAIT_SECONDS_MAX = 60  # proxies commonly cut silent requests soon after
 LOOK_UP_SECONDS = 1.0  # how late a stopping process notices a parked wait

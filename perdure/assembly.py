@@ -10,7 +10,8 @@ from perdure.providers import EndpointConfig, PriceConfig, build_catalog
 from perdure.providers.port import ModelCatalog
 from perdure.runs import Runs, connect
 from perdure.settings import Settings
-from perdure.store.journal import Journal, RunRow
+from perdure.store.journal import Journal
+from perdure.store.rows import RunRow
 from perdure.store.sql import open_journal
 from perdure.tools.limits import ToolLimits
 from perdure.tools.port import ToolBox

@@ -11,7 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NotRequired, TypedDict
 
-from perdure.core.spec import Effect, RunSpec
+from perdure.core.happenings import Order
+from perdure.core.numbers import Numbers
+from perdure.core.policy import OnExpiry, PolicyAction
+from perdure.core.spec import AnsweredBy, Effect, OnExceed, OnLimit, RunSpec
 from perdure.core.state import Json, OutboxEvent, Outcome, RunState
 
 # Names in Temporal --------------------------------------------------------------------------------
@@ -20,9 +23,9 @@ WORKFLOW = "AgentRun"
 CALL_MODEL = "call_model"
 CALL_TOOL = "call_tool"
 ANSWER_CALL = "answer_call"
+SETTLE_ASK = "settle_ask"
 RECORD = "record"
-SIGNAL_CANCEL = "cancel"
-UPDATE_SAY = "say"
+SIGNAL_ORDERS = "orders"
 
 SEARCH_AGENT = "AgentName"
 SEARCH_MODEL = "AgentModel"
@@ -58,14 +61,20 @@ class CallModelInput:
     run_id: str
     key: str
     turn: int
-    apply: tuple[str, ...] = ()
+    apply: Numbers = ()
+    only_for_messages: bool = False
+    wrap_up: bool = False
+    closes: str = ""
+    tool_output_bytes: int = 0
     outbox: tuple[OutboxEvent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class CallToolInput:
     """``last_attempt`` is how often the tool may be tried, lost workers included; a ``once`` tool that was
-    started is not tried again."""
+    started is not tried again. ``over`` is by how much the tool is over its own budget (the result says so);
+    ``counts_bytes`` asks for the result's size, ``asks_about_unknown`` for a person's word when nobody knows
+    the outcome."""
 
     run_id: str
     key: str
@@ -74,6 +83,9 @@ class CallToolInput:
     timeout_seconds: float
     last_attempt: int
     once: bool
+    over: int = 0
+    counts_bytes: bool = False
+    asks_about_unknown: bool = False
     outbox: tuple[OutboxEvent, ...] = ()
 
 
@@ -86,6 +98,22 @@ class AnswerCallInput:
     code: str
     message: str
     outbox: tuple[OutboxEvent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SettleAskInput:
+    run_id: str
+    key: str
+    call_id: str
+    turn: int
+    outbox: tuple[OutboxEvent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What one ``orders`` signal brings: orders of the journal, in the order of their numbers."""
+
+    orders: tuple[Order, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +131,10 @@ class RecordInput:
 
 RUN_OVER = "RunOver"  # the journal says the run is terminal: the workflow has nothing left to do
 MODEL_TROUBLE = "ModelTrouble"  # details: [code, message, attempts]; code is a ModelTroubleCode
+BUDGET_REACHED = "BudgetReached"  # details: [limit]; the call was not made
+NOTHING_NEW = "NothingNew"  # the messages the call was wanted for were withdrawn; it was not made
+INTERRUPTED = "Interrupted"  # a message cut the call short; what was said is in the transcript
+TOOL_PARKED = "ToolParked"  # details: [expires_ms]; a person decides about the unknown outcome
 
 # Content, as the journal keeps it -----------------------------------------------------------------
 
@@ -171,19 +203,103 @@ class ModelSettings(TypedDict, total=False):
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high"]
 
 
+class ApprovalTermsDefinition(TypedDict, total=False):
+    """How an approval is given; what is left out has the defaults of ``perdure.core.policy.ApprovalTerms``."""
+
+    expires_seconds: float
+    on_expiry: OnExpiry
+    quorum: int
+    four_eyes: bool
+
+
+class RuleDefinition(TypedDict):
+    """``tool`` is a glob over names; ``when`` a JSON Schema that the arguments must fit for the rule to apply;
+    ``matches`` a regular expression searched in every string of the arguments, ``matches_result`` in the
+    result (such a rule withholds the result when it denies)."""
+
+    tool: str
+    action: PolicyAction
+    effect: NotRequired[Effect]
+    when: NotRequired[dict[str, Json]]
+    matches: NotRequired[str]
+    matches_result: NotRequired[str]
+    reason: NotRequired[str]
+    approval: NotRequired[ApprovalTermsDefinition]
+
+
+class RateLimitDefinition(TypedDict):
+    tool: str
+    max_calls: int
+    window_seconds: float
+
+
+class PolicyDefinition(TypedDict):
+    """As stored, with every default filled in. ``guardrails`` names the shipped rule sets that are on: they
+    come before ``rules``. ``unknown_outcome`` says who hears of a ``once`` call whose outcome nobody knows."""
+
+    rules: list[RuleDefinition]
+    rate_limits: list[RateLimitDefinition]
+    default: PolicyAction
+    guardrails: list[str]
+    unknown_outcome: Literal["tell", "ask"]
+    repeat_failures_max: int
+
+
+class ToolBudgetDefinition(TypedDict):
+    max_calls: int
+    on_exceed: OnExceed
+
+
+class LimitsDefinition(TypedDict, total=False):
+    """Counts. ``tools`` holds budgets of single tools, by name."""
+
+    max_turns: int
+    max_tool_calls: int
+    max_questions: int
+    max_children: int
+    max_depth: int
+    tool_output_bytes_per_turn: int | None
+    tools: dict[str, ToolBudgetDefinition]
+
+
+class BudgetDefinition(TypedDict, total=False):
+    """Money in micro-USD. None, or left out, is no limit."""
+
+    max_cost_micros: int | None
+    max_tokens: int | None
+    max_output_tokens: int | None
+    on_limit: OnLimit
+
+
+class ClientToolDefinition(TypedDict):
+    """A tool that the caller of the run executes. ``parameters`` is a JSON Schema object."""
+
+    name: str
+    description: str
+    parameters: dict[str, Json]
+    expires_seconds: float
+
+
 class AgentDefinition(TypedDict):
-    """An agent as stored and pinned by a run. ``tools`` are registry names."""
+    """An agent as stored and pinned by a run. ``tools`` are registry names. ``policy`` is the agent's,
+    ``run_policy`` what a run adds, which can only narrow it. A run's ``budget`` and ``limits`` are the
+    defaults it began with: what holds now is in the run's row."""
 
     name: str
     model: str
     instructions: str
     tools: list[str]
     model_settings: ModelSettings
-    limits: dict[str, int]
+    limits: LimitsDefinition
+    policy: NotRequired[PolicyDefinition]
+    run_policy: NotRequired[PolicyDefinition]
+    budget: NotRequired[BudgetDefinition]
+    client_tools: NotRequired[list[ClientToolDefinition]]
 
 
 class ToolDescription(TypedDict):
-    """A tool as a model and the catalogue see it. ``parameters`` is a JSON Schema object."""
+    """A tool as a model and the catalogue see it. ``parameters`` is a JSON Schema object. ``approval``: a
+    person is asked before it runs, unless a rule allows it. ``answered_by`` says who gives its result."""
 
     name: str
     description: str
@@ -192,6 +308,8 @@ class ToolDescription(TypedDict):
     parallel: bool
     timeout_seconds: float
     max_attempts: int
+    approval: bool
+    answered_by: AnsweredBy
 
 
 # Trouble every shell has a word for -----------------------------------------------------------------

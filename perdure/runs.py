@@ -42,7 +42,7 @@ from perdure.contract import (
     AgentRunInput,
 )
 from perdure.core.spec import RunSpec
-from perdure.store.journal import RunRow
+from perdure.store.rows import RunRow
 
 DEFAULT_ADDRESS = "localhost:7233"  # where Temporal's own tools look when nobody says otherwise
 _RPC = timedelta(seconds=3)  # a client of the HTTP surface should not wait longer to hear that Temporal is away

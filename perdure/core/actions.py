@@ -5,27 +5,36 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from perdure.core.numbers import Numbers
 from perdure.core.spec import ToolRule
-from perdure.core.state import Outcome
+from perdure.core.state import Outcome, RunStatus
 
 
 @dataclass(frozen=True, slots=True)
 class CallModel:
-    """Ask the model for turn ``turn`` (from 1), after putting ``apply`` into the transcript."""
+    """Ask the model for turn ``turn`` (from 1), after putting the messages ``apply`` into the transcript.
+    ``only_for_messages``: without one of them there is nothing to answer. ``wrap_up``: the last call, short
+    and without tools, from what was kept aside. ``closes`` is the key of a call that was called off without
+    a word. ``tool_output_bytes``: the results of the turn were too large, and the model shall hear of it."""
 
     key: str
     turn: int
-    apply: tuple[str, ...] = ()
+    apply: Numbers = ()
+    only_for_messages: bool = False
+    wrap_up: bool = False
+    closes: str = ""
+    tool_output_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class CallTool:
-    """Run one tool call of turn ``turn``."""
+    """Run one tool call of turn ``turn``. ``over`` is by how much the tool is over its own budget."""
 
     key: str
     call_id: str
     turn: int
     rule: ToolRule
+    over: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +47,16 @@ class AnswerCall:
     tool: str
     code: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class SettleAsk:
+    """What a call waited for has run out of time: find out what became of it, and say so."""
+
+    key: str
+    call_id: str
+    turn: int
+    tool: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +74,19 @@ class Finish:
     outcome: Outcome
 
 
-Action = CallModel | CallTool | AnswerCall | Record | Finish
+Action = CallModel | CallTool | AnswerCall | SettleAsk | Record | Finish
 
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
     """The actions that should be in flight now, in the order in which to start them. ``wake_at_ms``
-    (unix milliseconds) is when to ask again even if nothing happens."""
+    (unix milliseconds) is when to ask again even if nothing happens. ``status`` is what the run is doing,
+    ``reason`` says more; when it was not told yet, it shall be told (``StatusReached``)."""
 
     actions: tuple[Action, ...]
     wake_at_ms: int
+    status: RunStatus = "running"
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,18 @@
 """What should be in flight for a run now. A priority list: the first line that applies wins.
 
 ``decide`` never looks at how an action is done, only at what the run knows. It may be asked as often
-as one likes: the same state and time give the same answer.
+as one likes: the same state and time give the same answer. The calls of a turn are in ``calls.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from perdure.core.actions import Action, AnswerCall, CallModel, CallTool, Decision, Done, Finish, InFlight, Record
-from perdure.core.spec import PARALLEL_TOOLS_MAX
-from perdure.core.state import Failure, Outcome, RunState
+from perdure.core.actions import Action, CallModel, Decision, Done, Finish, InFlight, Record
+from perdure.core.calls import wanted_calls
+from perdure.core.keys import model_key, wrap_up_key
+from perdure.core.numbers import union
+from perdure.core.state import Failure, Outcome, RunState, RunStatus
 
 _OUTCOME_OF_STOP: Mapping[str, Outcome] = {
     "max_output_tokens": Outcome("incomplete", "max_output_tokens"),
@@ -32,38 +34,69 @@ def decide(state: RunState, now_ms: int) -> Decision:
     if now_ms >= state.spec.deadline_ms:
         return _finish(state, _EXPIRED)
     if state.cancel:
-        return _finish(state, Outcome("cancelled", state.cancel.reason or "cancelled"))
+        return _wind_up(state, Outcome("cancelled", state.cancel.reason or "cancelled"))
+    if state.interrupting:
+        return _in_flight(state)
+    if state.paused:
+        return _held(state, now_ms)
+    return _work(state, now_ms)
+
+
+def _work(state: RunState, now_ms: int) -> Decision:
     if state.open_calls:
-        return _in_flight(state, *_calls(state))
-    if state.turn >= state.spec.limits.max_turns:
-        return _finish(state, Outcome("incomplete", "max_turns"))
-    return _in_flight(state, CallModel(f"model-{state.turn + 1}", state.turn + 1, state.inbox))
+        calls = wanted_calls(state, now_ms)
+        return _in_flight(state, *calls.actions, wake_at_ms=calls.wake_at_ms, idle=calls.idle, reason=calls.reason)
+    key, turn = model_key(state), state.turn + 1
+    if key in state.in_flight:  # whatever became of the limits: it is reserved, and goes on to its end
+        return _in_flight(state, CallModel(key, turn, state.applying))
+    if limit := reached_limit(state):
+        return _at_limit(state, limit)
+    apply = union(state.steering, state.queued) if state.final else state.steering
+    output = state.turn_bytes if state.turn_bytes > (state.spec.limits.tool_output_bytes_per_turn or 0) else 0
+    call = CallModel(key, turn, apply, state.final, closes=state.unsettled, tool_output_bytes=output)
+    return _in_flight(state, call)
 
 
-def _calls(state: RunState) -> list[Action]:
-    """The turn's calls in the order asked: parallel-safe neighbours together, others as barriers."""
-    wanted: list[Action] = []
-    running = 0
-    for call in state.open_calls:
-        if len(wanted) == PARALLEL_TOOLS_MAX:
-            break
-        if call.answered:
-            continue
-        if call.refusal is not None:
-            wanted.append(
-                AnswerCall(
-                    f"answer-{call.call_id}", call.call_id, state.turn, call.tool, call.refusal_code, call.refusal
-                )
-            )
-            continue
-        rule = state.spec.rule(call.tool)
-        if running and not rule.parallel:
-            break
-        wanted.append(CallTool(f"tool-{call.call_id}", call.call_id, state.turn, rule))
-        running += 1
-        if not rule.parallel:
-            break
-    return wanted
+def reached_limit(state: RunState) -> str:
+    """The limit that stands in the way of another turn, or nothing. With a budget that wraps up, the last of
+    ``max_turns`` is the wrap-up."""
+    if state.reached:
+        return state.reached
+    turns = state.spec.limits.max_turns
+    kept_aside = 1 if state.spec.on_limit == "wrap_up" and turns > 1 else 0
+    return "max_turns" if state.turn >= turns - kept_aside else ""
+
+
+def _at_limit(state: RunState, limit: str) -> Decision:
+    """A limit is reached: hold until it is raised, say what is done, or just end."""
+    if state.spec.on_limit == "pause":
+        return _in_flight(state, idle="paused", reason=f"budget_reached: {limit}")
+    outcome = Outcome("incomplete", "max_turns" if limit == "max_turns" else "budget_reached")
+    if state.spec.on_limit == "wrap_up" and (limit != "max_turns" or state.turn < state.spec.limits.max_turns):
+        return _wind_up(state, outcome)
+    return _finish(state, outcome)
+
+
+def _wind_up(state: RunState, outcome: Outcome) -> Decision:
+    """One last call without tools that says what is done and what is not; then the outcome. An agent that has
+    done nothing yet has nothing to say, and whoever cancels twice does not want to hear it."""
+    at_once = state.cancel is not None and (state.cancel.at_once or state.turn == 0)
+    if state.wrapped_up or at_once:
+        return _finish(state, outcome)
+    key = wrap_up_key(state)
+    if any(other != key and not other.startswith("record-") for other in state.in_flight):
+        return _in_flight(state)
+    return _in_flight(state, CallModel(key, state.turn + 1, wrap_up=True, closes=state.unsettled))
+
+
+def _held(state: RunState, now_ms: int) -> Decision:
+    """What is in flight goes on to its end, and nothing new begins."""
+    match _work(state, now_ms):
+        case InFlight(actions):
+            going_on = [a for a in actions if a.key in state.in_flight and not isinstance(a, Record)]
+            return _in_flight(state, *going_on, idle="paused", reason=state.paused)
+        case decision:
+            return decision
 
 
 def _finish(state: RunState, outcome: Outcome) -> Decision:
@@ -71,11 +104,17 @@ def _finish(state: RunState, outcome: Outcome) -> Decision:
     return _in_flight(state) if state.in_flight else _in_flight(state, Finish("finish", outcome))
 
 
-def _in_flight(state: RunState, *actions: Action) -> InFlight:
-    """The wanted actions, plus a record action when the outbox would otherwise wait for a ride."""
+def _in_flight(
+    state: RunState, *actions: Action, wake_at_ms: int = 0, idle: RunStatus | None = None, reason: str = ""
+) -> InFlight:
+    """The wanted actions, plus a record action when the outbox would otherwise wait for a ride. ``idle`` is
+    the run's status when nothing but records is wanted; without it the status stays what it was told to be."""
     records = [Record(key) for key in state.in_flight if key.startswith("record-")]
     starts_one = any(action.key not in state.in_flight for action in actions)
     fresh = Record(f"record-{state.outbox_count}")
     if not starts_one and fresh not in records and any(event.carried_by is None for event in state.outbox):
         records.append(fresh)
-    return InFlight((*actions, *records), state.spec.deadline_ms)
+    works = any(not isinstance(action, Finish) for action in actions)
+    status = state.told if state.cancel else "running" if works else idle or state.told
+    wake_at_ms = min(wake_at_ms or state.spec.deadline_ms, state.spec.deadline_ms)
+    return InFlight((*actions, *records), wake_at_ms, status, "" if works else reason)

@@ -1,7 +1,7 @@
 """The only place where a run's state changes: one happening at a time, pure, total.
 
 What no longer means anything (a result of an action that is not in flight, anything after the end)
-leaves the state as it is: late and double deliveries are ordinary.
+leaves the state as it is: late and double deliveries are ordinary. Orders from outside are in ``orders.py``.
 """
 
 from __future__ import annotations
@@ -9,29 +9,45 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
-from perdure.core.actions import Finish
+from perdure.core.actions import Action, CallModel, CallTool, Finish
 from perdure.core.happenings import (
     ActionCancelled,
+    AskSettled,
+    BudgetReached,
+    CallAsked,
     CancelRequested,
     EndedElsewhere,
     Happening,
-    MessageArrived,
     ModelFailed,
+    ModelInterrupted,
     ModelResponded,
+    NothingNew,
+    Order,
     Recorded,
     Started,
+    StatusReached,
     ToolAnswered,
     ToolLost,
+    ToolParked,
 )
+from perdure.core.keys import is_model_key, is_wrap_up_key
+from perdure.core.numbers import without
+from perdure.core.orders import answered, cancelled, changed, obeyed
+from perdure.core.outbox import say
 from perdure.core.spec import RunSpec
-from perdure.core.state import Cancel, Json, OpenCall, OutboxEvent, Outcome, RunState, Usage
+from perdure.core.state import Failure, Json, OpenCall, Outcome, RunState, Usage
 
-_APPLIED_KEPT_MAX = 50  # a client repeats itself within seconds; 50 ids are 1.5 KB of state
+_EVENT_OF_STATUS = {
+    "running": "run.resumed",
+    "waiting": "run.waiting",
+    "requires_action": "run.requires_action",
+    "paused": "run.paused",
+}
 
 
 def begin(spec: RunSpec) -> RunState:
     """The state of a run whose first message is in the journal and whose workflow just started."""
-    return _say(RunState(spec), "run.started", {})
+    return say(RunState(spec), "run.started", {})
 
 
 def evolve(state: RunState, happening: Happening) -> RunState:
@@ -41,10 +57,12 @@ def evolve(state: RunState, happening: Happening) -> RunState:
     match happening:
         case Started():
             return _started(state, happening)
+        case StatusReached():
+            return _told(state, happening)
+        case Order():
+            return obeyed(state, happening)
         case CancelRequested():
-            return _cancel(state, happening)
-        case MessageArrived():
-            return _message(state, happening)
+            return cancelled(state, happening.reason)
         case EndedElsewhere():
             return replace(state, ended=Outcome(happening.status, "ended_elsewhere"))
         case _ if happening.key not in state.in_flight:
@@ -52,15 +70,27 @@ def evolve(state: RunState, happening: Happening) -> RunState:
         case ModelResponded():
             return _responded(_over(state, happening.key, committed=True), happening)
         case ModelFailed():
-            return replace(_over(state, happening.key, committed=False), failure=happening.failure)
+            return _failed(_over(state, happening.key, committed=False), happening)
+        case ModelInterrupted():
+            return _interrupted(_over(state, happening.key, committed=True))
+        case NothingNew():
+            return _nothing_new(_over(state, happening.key, committed=True))
+        case BudgetReached():
+            return _budget_reached(_over(state, happening.key, committed=True), happening)
         case ToolAnswered():
-            return _answered(_over(state, happening.key, committed=True), happening.call_id)
+            return _tool_answered(_over(state, happening.key, committed=True), happening)
+        case ToolParked():
+            parked = _over(state, happening.key, committed=True)
+            return changed(parked, happening.call_id, waits="unknown_outcome", expires_ms=happening.expires_ms)
         case ToolLost():
-            return _lost(_over(state, happening.key, committed=False), happening)
+            lost = _over(state, happening.key, committed=False)
+            return changed(lost, happening.call_id, refusal=happening.message, refusal_code=happening.code)
+        case AskSettled():
+            return _settled(_over(state, happening.key, committed=True), happening)
         case Recorded():
             return _recorded(_over(state, happening.key, committed=True), happening)
         case ActionCancelled():
-            return _over(state, happening.key, committed=False)
+            return _called_off(_over(state, happening.key, committed=False), happening.key)
         case _:
             assert_never(happening)
 
@@ -73,7 +103,33 @@ def _started(state: RunState, started: Started) -> RunState:
         in_flight=(*state.in_flight, action.key),
         outbox=tuple(replace(event, carried_by=action.key) for event in state.outbox),
         finishing=action.outcome if isinstance(action, Finish) else state.finishing,
+        applying=action.apply if isinstance(action, CallModel) else state.applying,
+        rate_starts=_rate_starts(state, action, started.at_ms),
     )
+
+
+def _rate_starts(state: RunState, action: Action, at_ms: int) -> tuple[tuple[int, ...], ...]:
+    """When calls started that a rate limit counts: as many as the limit looks back at."""
+    if not isinstance(action, CallTool) or not action.rule.rates:
+        return state.rate_starts
+    starts = state.rate_starts or ((),) * len(state.spec.rate_limits)
+    return tuple(
+        (*before, at_ms)[-state.spec.rate_limits[index].max_calls :] if index in action.rule.rates else before
+        for index, before in enumerate(starts)
+    )
+
+
+def _told(state: RunState, reached: StatusReached) -> RunState:
+    data: dict[str, Json] = {}
+    if reached.reason:
+        data["reason"] = reached.reason
+    if reached.status == "requires_action":
+        data["actions"] = [
+            {"type": call.waits, "call_id": call.call_id, "tool": call.tool}
+            for call in state.open_calls
+            if call.waits and not call.answered
+        ]
+    return say(replace(state, told=reached.status), _EVENT_OF_STATUS[reached.status], data)
 
 
 def _over(state: RunState, key: str, *, committed: bool) -> RunState:
@@ -82,80 +138,130 @@ def _over(state: RunState, key: str, *, committed: bool) -> RunState:
         outbox = tuple(event for event in state.outbox if event.carried_by != key)
     else:
         outbox = tuple(replace(event, carried_by=None) if event.carried_by == key else event for event in state.outbox)
-    return replace(state, in_flight=tuple(other for other in state.in_flight if other != key), outbox=outbox)
+    return replace(
+        state,
+        in_flight=tuple(other for other in state.in_flight if other != key),
+        outbox=outbox,
+        interrupting="" if state.interrupting == key else state.interrupting,
+    )
 
 
 def _responded(state: RunState, answer: ModelResponded) -> RunState:
-    inbox = tuple(message for message in state.inbox if message not in answer.applied)
+    state = replace(_applied(state), usage=_sum(state.usage, answer.usage), unsettled="", recalled=0, turn_bytes=0)
+    if is_wrap_up_key(answer.key):
+        return replace(state, turn=state.turn + 1, wrapped_up=True, open_calls=())
     # An answer that was cut off (at its output limit, or by a refusal) may hold half a call: none is run.
     asked = () if answer.stop in ("max_output_tokens", "refusal") else answer.calls
-    left = max(0, state.spec.limits.max_tool_calls - state.tool_calls)
-    calls = tuple(
-        OpenCall(call.call_id, call.tool, refusal=call.refusal, refusal_code=call.refusal_code)
-        if index < left
-        else OpenCall(
-            call.call_id,
-            call.tool,
-            refusal=f"this run may make {state.spec.limits.max_tool_calls} tool calls, and has made them",
-            refusal_code="tool_call_limit",
-        )
-        for index, call in enumerate(asked)
-    )
+    state = replace(state, turn=state.turn + 1, last_stop=answer.stop, open_calls=(), reached=answer.limit)
+    for call in asked:
+        state = _opened(state, call)
+    final = not state.open_calls and answer.stop != "pause" and not answer.limit
+    waiting = bool(state.steering or state.queued)
+    return replace(state, final=final, awaits_reply=not state.open_calls and (waiting or not final))
+
+
+def _opened(state: RunState, asked: CallAsked) -> RunState:
+    """One more call of the turn, counted against the run's limits and the tool's own."""
+    limits, rule = state.spec.limits, state.spec.rule(asked.tool)
+    counted = dict(state.tool_counts)
+    used = counted.get(asked.tool, 0)
+    call = OpenCall(
+        asked.call_id, asked.tool, refusal=asked.refusal, refusal_code=asked.refusal_code, waits=asked.waits,
+        expires_ms=asked.expires_ms,
+    )  # fmt: skip
+    questions = state.questions
+    if state.tool_calls >= limits.max_tool_calls:
+        call = _refused(call, f"this run may make {limits.max_tool_calls} tool calls, and has made them")
+    elif asked.refusal is None and rule.max_calls is not None:
+        counted[asked.tool] = used + 1
+        if used >= rule.max_calls and rule.on_exceed == "block":
+            call = _refused(call, f"{asked.tool} may be called {rule.max_calls} times in this run, and has been")
+        else:
+            call = replace(call, over=max(0, used + 1 - rule.max_calls))
+    if call.waits == "question":
+        questions += 1
+        if questions > limits.max_questions:
+            call = _refused(call, f"people may be asked {limits.max_questions} times in this run, and have been")
     return replace(
         state,
-        turn=state.turn + 1,
-        tool_calls=state.tool_calls + len(calls),
-        usage=_sum(state.usage, answer.usage),
-        last_stop=answer.stop,
-        open_calls=calls,
-        inbox=inbox,
-        applied=(*state.applied, *answer.applied)[-_APPLIED_KEPT_MAX:],
-        awaits_reply=not calls and (bool(inbox) or answer.stop == "pause"),
+        open_calls=(*state.open_calls, call),
+        tool_calls=min(state.tool_calls + 1, limits.max_tool_calls),
+        tool_counts=tuple(counted.items()),
+        questions=questions,
     )
 
 
-def _answered(state: RunState, call_id: str) -> RunState:
-    calls = tuple(replace(call, answered=True) if call.call_id == call_id else call for call in state.open_calls)
-    if all(call.answered for call in calls):
-        return replace(state, open_calls=(), awaits_reply=True)
-    return replace(state, open_calls=calls)
+def _refused(call: OpenCall, words: str) -> OpenCall:
+    return replace(call, refusal=words, refusal_code="tool_call_limit", waits="", expires_ms=0)
 
 
-def _lost(state: RunState, lost: ToolLost) -> RunState:
-    """A lost call is answered to the model like a refused one: the run goes on."""
-    calls = tuple(
-        replace(call, refusal=lost.message, refusal_code=lost.code) if call.call_id == lost.call_id else call
-        for call in state.open_calls
+def _applied(state: RunState) -> RunState:
+    """The messages that the call took along are in the transcript, or were withdrawn before."""
+    return replace(
+        state,
+        steering=without(state.steering, state.applying),
+        queued=without(state.queued, state.applying),
+        applying=(),
     )
-    return replace(state, open_calls=calls)
+
+
+def _failed(state: RunState, failed: ModelFailed) -> RunState:
+    """A wrap-up that cannot be had changes nothing about how the run ends."""
+    if is_wrap_up_key(failed.key):
+        return replace(state, wrapped_up=True)
+    return replace(state, failure=failed.failure)
+
+
+def _interrupted(state: RunState) -> RunState:
+    """The half answer is in the transcript; the next call is another turn."""
+    return replace(
+        _applied(state), turn=state.turn + 1, recalled=0, last_stop="interrupted", final=False, awaits_reply=True,
+        turn_bytes=0,
+    )  # fmt: skip
+
+
+def _nothing_new(state: RunState) -> RunState:
+    state = _applied(state)
+    return replace(state, awaits_reply=bool(state.steering or state.queued))
+
+
+def _budget_reached(state: RunState, reached: BudgetReached) -> RunState:
+    if is_wrap_up_key(reached.key):
+        return replace(state, wrapped_up=True)
+    return replace(state, reached=reached.limit)
+
+
+def _tool_answered(state: RunState, result: ToolAnswered) -> RunState:
+    return answered(replace(state, turn_bytes=state.turn_bytes + result.bytes), result.call_id)
+
+
+def _settled(state: RunState, settled: AskSettled) -> RunState:
+    match settled.outcome:
+        case "approved":
+            waits = "client_tool" if settled.expires_ms else ""
+            return changed(state, settled.call_id, waits=waits, expires_ms=settled.expires_ms)
+        case "answered":
+            return answered(state, settled.call_id)
+        case "escalated":
+            call = next(call for call in state.open_calls if call.call_id == settled.call_id)
+            return changed(state, settled.call_id, expires_ms=settled.expires_ms, round=call.round + 1)
+        case "failed":
+            message = "nobody decided about a call in time, and its policy ends the run then"
+            return replace(state, failure=Failure("tool_error", message, call_id=settled.call_id))
+        case _:
+            assert_never(settled.outcome)
 
 
 def _recorded(state: RunState, recorded: Recorded) -> RunState:
     return replace(state, ended=state.finishing) if recorded.key == "finish" else state
 
 
-def _cancel(state: RunState, order: CancelRequested) -> RunState:
-    if state.cancel or state.finishing:
+def _called_off(state: RunState, key: str) -> RunState:
+    """A model call that was called off is closed by the next one, if it could not do so itself; should the
+    turn be wanted again, it is another call."""
+    if not is_model_key(key):
         return state
-    return _say(replace(state, cancel=Cancel(order.reason)), "run.cancelling", {"reason": order.reason})
-
-
-def _message(state: RunState, arrived: MessageArrived) -> RunState:
-    """A message waits for its place in the transcript; one that comes too late is handed back by the
-    transaction that ends the run."""
-    if state.finishing or arrived.message_id in state.inbox or arrived.message_id in state.applied:
-        return state
-    return replace(
-        state,
-        inbox=(*state.inbox, arrived.message_id),
-        awaits_reply=state.awaits_reply or not state.open_calls,
-    )
-
-
-def _say(state: RunState, type_: str, data: dict[str, Json]) -> RunState:
-    number = state.outbox_count + 1
-    event = OutboxEvent(f"outbox-{number}", type_, data)
-    return replace(state, outbox=(*state.outbox, event), outbox_count=number)
+    return replace(state, recalled=state.recalled + 1, unsettled=key)
 
 
 def _sum(total: Usage, more: Usage) -> Usage:

@@ -7,41 +7,62 @@ means anything.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from perdure.core.actions import Action
-from perdure.core.state import Failure, RunStatus, Usage
+from perdure.core.numbers import Numbers
+from perdure.core.spec import Limits, OnLimit
+from perdure.core.state import Failure, RunStatus, Usage, WaitsFor
+
+Delivery = Literal["steer", "enqueue", "interrupt"]
+Verb = Literal[
+    "message", "withdraw", "approve", "answer", "pause", "resume", "cancel", "limits", "retry_call"
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The shell has started an action and gave it all the outbox events of the state it saw."""
+    """The shell has started an action at ``at_ms`` and gave it all the outbox events of the state it saw."""
 
     action: Action
+    at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReached:
+    """``decide`` came to another status than the one that was told last: it shall be told."""
+
+    status: RunStatus
+    reason: str = ""
+    until_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class CallAsked:
-    """A tool call a model asked for, with the judge's verdict: ``refusal`` is why it must not run."""
+    """A tool call a model asked for, with the judge's verdict: ``refusal`` is why it must not run;
+    ``waits`` is what it needs from outside first, until ``expires_ms``."""
 
     call_id: str
     tool: str
     refusal: str | None = None
     refusal_code: str = "tool_denied"
+    waits: WaitsFor = ""
+    expires_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ModelResponded:
     """A model call was answered and its answer is in the journal.
 
-    ``stop`` is one of ``end, tool_calls, max_output_tokens, refusal, pause``. ``applied`` names the
-    inbox messages that went into the transcript before the call.
+    ``stop`` is one of ``end, tool_calls, max_output_tokens, refusal, pause``. ``limit`` names the limit of
+    the budget that cut the answer short.
     """
 
     key: str
     stop: str
     usage: Usage
     calls: tuple[CallAsked, ...] = ()
-    applied: tuple[str, ...] = ()
+    limit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +74,45 @@ class ModelFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelInterrupted:
+    """A model call was cut short by a message; what it had said is in the transcript, marked."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class NothingNew:
+    """A model call was not made: the messages it was wanted for were withdrawn."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetReached:
+    """A model call was not made: ``limit`` (as in the API) cannot pay for it."""
+
+    key: str
+    limit: str
+
+
+@dataclass(frozen=True, slots=True)
 class ToolAnswered:
-    """A tool call has its result in the journal: ``completed``, ``failed`` or ``unknown``."""
+    """A tool call has its result in the journal: ``completed``, ``failed`` or ``unknown``. ``bytes`` is the
+    size of what the model will see, when the run counts it."""
 
     key: str
     call_id: str
     status: str = "completed"
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ToolParked:
+    """Nobody knows what became of a ``once`` call, and a person shall say, until ``expires_ms``."""
+
+    key: str
+    call_id: str
+    expires_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +124,18 @@ class ToolLost:
     call_id: str
     code: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskSettled:
+    """What a call waited for has run out of time, or was there just before: ``approved`` (it may go on;
+    ``expires_ms`` when it goes to the client), ``answered`` (its result is in the journal), ``escalated``
+    (it waits on, until ``expires_ms``), ``failed`` (the run shall end)."""
+
+    key: str
+    call_id: str
+    outcome: Literal["approved", "answered", "escalated", "failed"]
+    expires_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +153,30 @@ class ActionCancelled:
 
 
 @dataclass(frozen=True, slots=True)
-class MessageArrived:
-    """A client's message was accepted durably under ``message_id`` and waits for its place."""
+class Order:
+    """What somebody outside told the run. It is in the journal under ``number``, which counts from 1 in the
+    run: whoever delivers it twice says nothing new. The verb decides which of the other fields mean
+    anything:
 
-    message_id: str
+    ``message``     ``delivery``; the message has the order's number
+    ``withdraw``    ``numbers``: these messages are withdrawn
+    ``approve``     ``call_id`` may go on; ``expires_ms`` when the client has to answer it now
+    ``answer``      ``call_id`` has its result in the journal
+    ``pause``, ``resume``, ``cancel``   ``reason``
+    ``limits``      ``limits``, ``on_limit`` and ``deadline_ms``, those that changed; the budget may have changed, too
+    ``retry_call``  ``call_id``: its attempt is given up, it shall run again
+    """
+
+    number: int
+    verb: Verb
+    call_id: str = ""
+    delivery: Delivery = "steer"
+    numbers: Numbers = ()
+    reason: str = ""
+    expires_ms: int = 0
+    limits: Limits | None = None
+    on_limit: OnLimit | None = None
+    deadline_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +188,13 @@ class EndedElsewhere:
 
 @dataclass(frozen=True, slots=True)
 class CancelRequested:
+    """Somebody cancelled the workflow in Temporal itself, which is an order to the run."""
+
     reason: str = ""
 
 
 Happening = (
-    Started | ModelResponded | ModelFailed | ToolAnswered | ToolLost | Recorded | ActionCancelled
-    | MessageArrived | CancelRequested | EndedElsewhere
+    Started | StatusReached | ModelResponded | ModelFailed | ModelInterrupted | NothingNew | BudgetReached
+    | ToolAnswered | ToolParked | ToolLost | AskSettled | Recorded | ActionCancelled | Order | CancelRequested
+    | EndedElsewhere
 )  # fmt: skip

@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from perdure.core.numbers import Numbers
 from perdure.core.spec import RunSpec
 
+WaitsFor = Literal["", "approval", "question", "client_tool", "unknown_outcome"]
 RunStatus = Literal[
     "scheduled", "queued", "running", "waiting", "requires_action", "paused", "cancelling",
     "completed", "incomplete", "failed", "cancelled", "expired",
@@ -26,13 +28,19 @@ else:
 @dataclass(frozen=True, slots=True)
 class OpenCall:
     """One tool call of the current turn. ``refusal`` says why it must not run (any more): the judge
-    refused it, a limit did, or it was lost."""
+    refused it, a limit did, or it was lost. ``waits`` is what it needs from outside before it goes on, until
+    ``expires_ms``. ``round`` counts how often somebody ordered it to run again, and how often its waiting was
+    prolonged. ``over`` is by how much its tool is over its own budget, when that only steers."""
 
     call_id: str
     tool: str
     answered: bool = False
     refusal: str | None = None
     refusal_code: str = "tool_denied"
+    waits: WaitsFor = ""
+    expires_ms: int = 0
+    round: int = 0
+    over: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +89,11 @@ class OutboxEvent:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """A graceful order to end: who gave it does not matter to the core, the reason is shown."""
+    """A graceful order to end: who gave it does not matter to the core, the reason is shown. Ordered again,
+    the run ends ``at_once``, without a word from the agent."""
 
     reason: str = ""
+    at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +101,27 @@ class RunState:
     """Everything ``decide`` looks at. Change it only through ``evolve``."""
 
     spec: RunSpec
-    turn: int = 0  # model calls that were answered
+    turn: int = 0  # model calls that were answered, or interrupted
     tool_calls: int = 0  # tool calls asked so far
+    questions: int = 0  # how often people were asked
+    tool_counts: tuple[tuple[str, int], ...] = ()  # calls of the tools that have a budget of their own
+    rate_starts: tuple[tuple[int, ...], ...] = ()  # per rate limit: when calls started, the newest max_calls
+    turn_bytes: int = 0  # of the tool results of this turn, when the run counts them
     awaits_reply: bool = True  # the transcript ends with something the model has to answer
+    final: bool = False  # the newest model answer asked for nothing: only a message makes the run go on
     last_stop: str | None = None  # stop reason of the newest model answer
     open_calls: tuple[OpenCall, ...] = ()
-    inbox: tuple[str, ...] = ()  # ids of accepted messages, not yet in the transcript
-    applied: tuple[str, ...] = ()  # the newest messages that are in it: a double delivery says nothing new
+    steering: Numbers = ()  # accepted messages for the next boundary, by the number of their order
+    queued: Numbers = ()  # accepted messages for after the next answer
+    applying: Numbers = ()  # those that the model call in flight takes along
+    orders: Numbers = ()  # orders that were heard: a double delivery says nothing new
+    interrupting: str = ""  # key of the model call that a message interrupts
+    recalled: int = 0  # how often the call of the next turn was called off
+    unsettled: str = ""  # key of a model call that was called off without a word: the next one closes it
+    paused: str = ""  # why somebody holds the run
+    reached: str = ""  # the limit of the budget that cannot pay for the next call
+    wrapped_up: bool = False  # the last call was made, or could not be
+    told: RunStatus = "running"  # the status that readers were told last
     usage: Usage = Usage()
     cancel: Cancel | None = None
     failure: Failure | None = None
@@ -110,8 +134,4 @@ class RunState:
     @property
     def status(self) -> RunStatus:
         """The run's status in the words of the HTTP surface."""
-        if self.ended:
-            return self.ended.status
-        if self.cancel and not self.finishing:
-            return "cancelling"
-        return "running"
+        return self.ended.status if self.ended else self.told

@@ -7,7 +7,7 @@ import os
 import secrets
 from pathlib import Path
 
-from perdure.store.journal import NotFound
+from perdure.store.rows import NotFound
 
 PREFIX = "blob_"
 

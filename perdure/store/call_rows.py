@@ -15,8 +15,8 @@ from sqlalchemy.exc import IntegrityError
 from perdure.contract import Block
 from perdure.core.state import Failure, Json, Usage
 from perdure.store import events as say
-from perdure.store.journal import Begun, CallRow, NotFound
 from perdure.store.json_text import dump, load, plain
+from perdure.store.rows import Begun, CallRow, NotFound
 from perdure.store.run_transaction import RunTransaction
 from perdure.store.schema import calls, messages
 

@@ -40,8 +40,8 @@ from collections.abc import Sequence
 from perdure.contract import Block, ToolCallBlock
 from perdure.core.happenings import CallAsked
 from perdure.core.state import Failure, Json, OutboxEvent, Outcome, Usage
-from perdure.store.journal import CallRow, ModelCommit, NewEvent, ToolCommit
 from perdure.store.json_text import dump
+from perdure.store.rows import CallRow, ModelCommit, NewEvent, ToolCommit
 
 DELTAS = ("text.delta", "reasoning.delta", "tool_args.delta")
 PREVIEW_CHARACTERS_MAX = 200  # enough to recognise it in a list; the whole is one request away

@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, delete, insert, select, update
 
-from perdure.store.journal import KeyInProgress, KeyReused, StoredReply
 from perdure.store.json_text import dump, load, plain
+from perdure.store.rows import KeyInProgress, KeyReused, StoredReply
 from perdure.store.run_transaction import now_ms
 from perdure.store.schema import idempotency_keys as keys
 

@@ -1,272 +1,47 @@
-"""The journal port: what the rest of Perdure may ask of the store of content.
+"""The journal port: what the rest of Perdure may ask of the store of content. Its rows are in ``rows.py``.
 
 One implementation (``sql.py``) serves SQLite and PostgreSQL. Every writing method is one transaction
 and idempotent under the key it names: a second call with the same key changes nothing and returns
-what is there. Times are unix milliseconds, money is micro-USD, ids are ``prefix_`` + ULID.
+what is there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
-from typing import Generic, Literal, Protocol, TypeVar
-
-from perdure.contract import AgentDefinition, Block, Message
-from perdure.core.happenings import CallAsked
-from perdure.core.state import Failure, Json, OutboxEvent, Outcome, RunStatus, Usage
-
-Row = TypeVar("Row")
-
-
-class JournalTrouble(Exception):
-    """The journal cannot be reached or is locked; nothing was written. Trying again is right."""
-
-
-class NotFound(Exception):
-    """No such object in this project. ``kind`` is ``run``, ``session``, ``agent``, ``call`` or ``blob``."""
-
-    def __init__(self, kind: str, id_: str) -> None:
-        super().__init__(f"no {kind} {id_!r}")
-        self.kind, self.id = kind, id_
-
-
-class SessionBusy(Exception):
-    """The session has an active run: ``run_id``."""
-
-    def __init__(self, session_id: str, run_id: str) -> None:
-        super().__init__(f"session {session_id} is busy with run {run_id}")
-        self.session_id, self.run_id = session_id, run_id
-
-
-class RunOver(Exception):
-    """The run is terminal in the journal: nothing is written to it any more."""
-
-    def __init__(self, run_id: str, status: RunStatus) -> None:
-        super().__init__(f"run {run_id} is {status}")
-        self.run_id, self.status = run_id, status
-
-
-class NameTaken(Exception):
-    """Another agent of the project has this name: an agent cannot be renamed to it."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"another agent is named {name!r}")
-        self.name = name
-
-
-class InvalidCursor(Exception):
-    """A list cursor that this journal never gave out."""
-
-
-class KeyReused(Exception):
-    """The idempotency key came before with another body."""
-
-
-class KeyInProgress(Exception):
-    """The first request with this idempotency key is still being answered."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewRun:
-    """A run to create. Without ``session_id`` a new session is opened for it. ``input`` becomes the
-    user message of the run."""
-
-    run_id: str
-    definition: AgentDefinition
-    input: list[Block]
-    deadline_ms: int
-    agent_id: str | None = None
-    agent_version: int | None = None
-    session_id: str | None = None
-    project_id: str = "default"
-    labels: Mapping[str, str] = field(default_factory=dict)
-    metadata: Mapping[str, Json] = field(default_factory=dict)
-    traceparent: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RunRow:
-    """A run as the journal knows it. ``output`` is the content of its last assistant message."""
-
-    id: str
-    project_id: str
-    session_id: str
-    agent_id: str | None
-    agent_version: int | None
-    definition: AgentDefinition
-    status: RunStatus
-    stop_reason: str | None
-    input: list[Block]
-    output: list[Block] | None
-    error: Failure | None
-    usage: Usage
-    turns: int
-    last_seq: int
-    last_progress_ms: int
-    recovering: bool
-    workflow_started: bool
-    deadline_ms: int
-    created_ms: int
-    started_ms: int | None
-    completed_ms: int | None
-    parent_run_id: str | None
-    root_run_id: str
-    depth: int
-    labels: dict[str, str]
-    metadata: dict[str, Json]
-
-
-@dataclass(frozen=True, slots=True)
-class EventRow:
-    """One line of what happened. ``message.added`` comes with the whole message in ``data``."""
-
-    run_id: str
-    root_run_id: str
-    depth: int
-    seq: int
-    type: str
-    at_ms: int
-    call_id: str | None
-    message_id: str | None
-    attempt: int | None
-    data: dict[str, Json]
-
-
-@dataclass(frozen=True, slots=True)
-class NewEvent:
-    """An event to append. ``key`` makes it once-only in its run; only deltas come without."""
-
-    type: str
-    data: dict[str, Json]
-    key: str | None = None
-    call_id: str | None = None
-    message_id: str | None = None
-    attempt: int | None = None
-
-
-CallStatus = Literal["requested", "started", "completed", "failed", "unknown"]
-
-
-@dataclass(frozen=True, slots=True)
-class CallRow:
-    """A model or tool call (a *step*). ``key`` is ``model-<turn>`` for models, the ``call_id`` for tools.
-    ``open_attempt`` is the number of the attempt that began and has not ended, if any."""
-
-    run_id: str
-    key: str
-    kind: Literal["model", "tool"]
-    name: str
-    turn: int
-    status: CallStatus
-    attempts: int
-    open_attempt: int | None
-    arguments: Json
-    usage: Usage | None
-    message_number: int | None
-    error: Failure | None
-    requested_ms: int
-    started_ms: int | None
-    ended_ms: int | None
-    outcome: dict[str, Json] | None  # what the activity reported, to report it again
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """``ended`` is the call when it has ended before (take its outcome, act no more). Otherwise
-    ``attempt`` is this attempt's number, from 1, and ``lost_attempt`` the earlier one that began and
-    never ended: its worker is gone."""
-
-    attempt: int
-    ended: CallRow | None = None
-    lost_attempt: int | None = None
-    call: CallRow | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ModelCommit:
-    """A model's answer, to be committed in one transaction with everything that follows from it.
-
-    ``calls`` are parallel to the tool_call blocks of ``content``: the judge's verdicts.
-    ``outcome`` is filed to be reported again when the call is asked for again.
-    """
-
-    content: list[Block]
-    producer: str
-    stop: str
-    usage: Usage
-    calls: Sequence[CallAsked]
-    outcome: dict[str, Json]
-    vendor_id: str | None = None
-    first_token_ms: int | None = None  # after the start of the attempt
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCommit:
-    """A tool call's answer. ``text`` is what the model will see (already a preview when ``blob`` is
-    set; ``bytes`` is then the size of the whole)."""
-
-    status: Literal["completed", "failed", "unknown"]
-    text: str
-    code: str | None = None  # of the failure: tool_error, tool_timeout, ...
-    blob: str | None = None
-    bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[Row]):
-    """A page of rows in the order asked for; ``next_cursor`` continues it."""
-
-    rows: list[Row]
-    next_cursor: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class StoredReply:
-    """The first reply to a request with an idempotency key."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class AgentRow:
-    """One immutable version of an agent; versions count from 1."""
-
-    id: str
-    project_id: str
-    name: str
-    version: int
-    definition: AgentDefinition
-    created_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class SessionRow:
-    """A conversation. ``last_number`` is the number of its newest message."""
-
-    id: str
-    project_id: str
-    last_number: int
-    active_run_id: str | None
-    created_ms: int
-    updated_ms: int
-    labels: dict[str, str]
-    metadata: dict[str, Json]
-
-
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """A piece of live text. ``type`` is text.delta, reasoning.delta or tool_args.delta. A delta of a
-    superseded attempt or of an ended call is dropped silently."""
-
-    run_id: str
-    key: str
-    attempt: int
-    type: str
-    text: str
-    index: int = 0  # which block of the answer
+from typing import Protocol
+
+from perdure.contract import AgentDefinition, Block, LimitsDefinition, Message
+from perdure.core.budget import Ask, Budget
+from perdure.core.happenings import AskSettled, Order
+from perdure.core.numbers import Numbers
+from perdure.core.state import Failure, Json, OutboxEvent, Outcome, RunStatus
+from perdure.store.rows import (
+    AgentRow,
+    AskRow,
+    AskStatus,
+    AskType,
+    Begun,
+    Calibration,
+    CallRow,
+    Decision,
+    Delta,
+    EventRow,
+    InboxRow,
+    LedgerRow,
+    ModelCommit,
+    NewAsk,
+    NewMessage,
+    NewRun,
+    Page,
+    RunRow,
+    SessionRow,
+    StoredReply,
+    ToolCommit,
+    ToolResult,
+    UsageGroup,
+    UsageRow,
+)
 
 
 class Follower(Protocol):
@@ -361,20 +136,160 @@ class Journal(Protocol):
         ...
 
     async def update_run(
-        self, run_id: str, *, labels: Mapping[str, str] | None, metadata: Mapping[str, Json] | None
+        self,
+        run_id: str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Json] | None = None,
+        budget: Budget | None = None,
+        limits: LimitsDefinition | None = None,
+        deadline_ms: int | None = None,
     ) -> RunRow:
-        """PATCH; appends run.updated."""
+        """PATCH: what is given replaces what was there; appends run.updated. A budget, limits or deadline also
+        make a ledger row ``limit`` (budget only) and an order ``limits`` with what the core must know. RunOver."""
+        ...
+
+    # Orders: what somebody outside tells a run --------------------------------------------------------
+    # They are numbered from 1 in their run, in one sequence. An order is delivered to the workflow after its
+    # commit, by whoever can; those nobody confirmed are delivered again.
+
+    async def give_order(self, run_id: str, order: Order) -> Order:
+        """Commit an order (its ``number`` is ignored) and return it with its number. ``pause`` of a run that is
+        held, and ``resume`` of one that is not, make a new order all the same: they do no harm. RunOver."""
+        ...
+
+    async def undelivered_orders(self, run_id: str, *, limit: int) -> list[Order]:
+        """In the order of their numbers; none when the run is terminal."""
+        ...
+
+    async def confirm_orders(self, run_id: str, numbers: Sequence[int]) -> None: ...
+
+    async def runs_with_orders(self, *, older_than_ms: int, limit: int) -> list[str]:
+        """Ids of runs that are not terminal, whose workflow was started, and that have orders waiting for so
+        long, the oldest first."""
         ...
 
     # Inbox -----------------------------------------------------------------------------------------
 
-    async def accept_message(self, run_id: str, message_id: str, content: list[Block], delivery: str) -> None:
-        """An inbox row and inbox.accepted; it ends applied (by begin_model) or returned (by record).
-        Idempotent by ``message_id``. RunOver."""
+    async def accept_message(self, run_id: str, message: NewMessage) -> InboxRow:
+        """An inbox row, inbox.accepted {delivery} and an order ``message``; it ends applied (by begin_model) or
+        returned (withdrawn, replaced, or by record). Idempotent by the message's id. RunOver."""
         ...
 
-    async def return_message(self, run_id: str, message_id: str, reason: str) -> None:
-        """inbox.returned, if it is not applied yet."""
+    async def withdraw_message(self, run_id: str, message_id: str) -> InboxRow:
+        """inbox.returned {reason: withdrawn} and an order ``withdraw``, if it is still waiting; otherwise the row
+        as it is. NotFound (message)."""
+        ...
+
+    async def replace_inbox(self, run_id: str, messages: Sequence[NewMessage]) -> list[InboxRow]:
+        """All waiting messages are returned {reason: replaced}, these are accepted, in one transaction. The
+        waiting ones afterwards. RunOver."""
+        ...
+
+    async def list_inbox(self, run_id: str, *, waiting: bool) -> list[InboxRow]:
+        """In the order of their numbers: those that still wait, or all."""
+        ...
+
+    def follow_interrupts(self, run_id: str) -> AbstractAsyncContextManager[Follower]:
+        """Like ``follow``, but hears of interrupting messages only. Whoever enters looks first whether one is
+        waiting already (``list_inbox``)."""
+        ...
+
+    # What people and clients are asked -----------------------------------------------------------------
+
+    async def get_ask(self, project_id: str, ask_id: str) -> AskRow:
+        """NotFound (approval, question or ask)."""
+        ...
+
+    async def find_ask(self, run_id: str, call_id: str) -> AskRow:
+        """The newest ask about this call. NotFound (ask)."""
+        ...
+
+    async def list_asks(
+        self,
+        project_id: str,
+        *,
+        types: Sequence[AskType],
+        limit: int,
+        cursor: str | None,
+        descending: bool,
+        statuses: Sequence[AskStatus] = (),
+        run_id: str | None = None,
+        escalated: bool | None = None,
+    ) -> Page[AskRow]: ...
+
+    async def open_asks(self, run_ids: Sequence[str]) -> dict[str, list[AskRow]]:
+        """The open asks of these runs, in the order asked: their pending actions."""
+        ...
+
+    async def decide(self, project_id: str, ask_id: str, decision: Decision) -> AskRow:
+        """Decide an approval, or about an unknown outcome. The journal is the arbiter: of two people who decide
+        at the same instant one wins. The same decision by the same person again returns the row.
+
+        approve: a vote; with the quorum the call goes on (order ``approve``; a client tool opens an ask
+        ``client_tool``; an unknown outcome closes the lost attempt and runs again).
+        edit: like approve, with ``edited_arguments`` in place of the call's from now on; votes for the old
+        arguments are void, the ask's hash is the new one's. deny: the call is answered as denied, with the
+        message (order ``answer``); one is enough. respond: the message is the call's result (order ``answer``).
+        Events: approval.voted while votes are missing, then approval.decided {decision, by, scope, message?}.
+        NotFound, AskResolved, AskExpired, AskStale, NotEligible, RunOver."""
+        ...
+
+    async def answer(self, project_id: str, ask_id: str, answers: dict[str, Json], by: str) -> AskRow:
+        """All answers of an ``ask_user`` call, already validated, as the call's result: question.answered,
+        tool.completed, order ``answer``. The same answers again return the row.
+        NotFound, AskResolved, AskExpired, RunOver."""
+        ...
+
+    async def give_results(self, run_id: str, results: Sequence[ToolResult], by: str) -> list[AskRow]:
+        """Results of client tools, all or none. The same result again is nothing new.
+        NotFound (call), AskResolved (another result, or expired in between), AskExpired, RunOver."""
+        ...
+
+    async def settle_ask(self, run_id: str, key: str, call_id: str, outbox: Sequence[OutboxEvent]) -> AskSettled:
+        """What became of the newest ask about this call, now that its time is over. Decided before: that.
+        Open: it expires now, by its ``on_expiry``: ``deny`` answers the call (questions whose every part has a
+        default are answered with them; a client tool's call fails; an unknown outcome is told to the model);
+        ``escalate`` prolongs it once by the same time, marked, and denies the second time; ``fail`` says so.
+        Events approval.expired / question.expired {on_expiry}."""
+        ...
+
+    async def standing_decision(self, run_id: str, tool: str, args_sha256: str) -> AskRow | None:
+        """The newest decided approval of scope ``run`` (in this run) or ``session`` (in its session) for this
+        very tool and these very arguments."""
+        ...
+
+    async def failures_in_a_row(self, run_id: str, tool: str, args_sha256: str) -> int:
+        """How many of the run's newest ended calls of this tool were identical and failed, without another
+        call of the tool in between."""
+        ...
+
+    async def retry_call(self, run_id: str, call_id: str, by: str, reason: str) -> CallRow:
+        """A person gives up the attempt in flight (or the lost one) and orders another: tool.retrying, order
+        ``retry_call``. NotFound (call), AskResolved when the call has ended. RunOver."""
+        ...
+
+    async def resolve_call(self, run_id: str, call_id: str, commit: ToolCommit, by: str) -> CallRow:
+        """A person gives the result of a call by hand, or aborts it: whatever still runs for it is not heard
+        any more. Its open ask is closed. Order ``answer``. NotFound (call), AskResolved, RunOver."""
+        ...
+
+    # Money -----------------------------------------------------------------------------------------
+
+    async def read_ledger(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[LedgerRow]:
+        """By entry."""
+        ...
+
+    async def usage_by(
+        self, project_id: str, group: UsageGroup, *, from_ms: int | None, before_ms: int | None
+    ) -> list[UsageRow]:
+        """Sums over the settled rows of the ledgers, the dearest first (``day``: the newest first), at most
+        10,000 groups. Days are UTC."""
+        ...
+
+    async def calibrations(self) -> list[Calibration]:
+        """Per model, over the newest 10,000 settled calls: how the bound of the input compared with what the
+        vendor counted."""
         ...
 
     # Reading ---------------------------------------------------------------------------------------
@@ -417,28 +332,51 @@ class Journal(Protocol):
         *,
         model: str,
         worker: str,
-        apply: Sequence[str] = (),
+        ask: Ask,
+        apply: Numbers = (),
+        only_for_messages: bool = False,
+        closes: str = "",
         outbox: Sequence[OutboxEvent] = (),
     ) -> Begun:
-        """Look, then take the next attempt. First attempt: inbox rows in ``apply`` go into the
+        """Look, then take the next attempt. First attempt: the waiting messages in ``apply`` go into the
         transcript (message.added, inbox.applied), turn.completed of the turn before, turn.started.
-        Every attempt: model.started {attempt, model}. After a lost attempt, before that:
-        model.aborted {attempt: lost}, run.recovering."""
+        Every attempt: a reservation in the ledger, model.started {attempt, model}. After a lost attempt, before
+        that: its reservation is spent (assumed), model.aborted {attempt: lost}, run.recovering.
+        ``closes`` is a model call that was called off and may still be open: it is ended first.
+
+        No attempt is taken, and ``Begun`` says why, when the reservation does not fit the budget
+        (``reached``; budget.reached {limit}) or when the call was wanted ``only_for_messages`` and the
+        transcript ends with an answer (``nothing_new``)."""
         ...
 
     async def commit_model(self, run_id: str, key: str, attempt: int, commit: ModelCommit) -> CallRow:
         """Insert-if-absent: assistant message + message.added, the call ended, a ``requested`` call row
-        per tool call with its arguments, tool.requested each, model.completed, usage into the run,
-        turn.completed when no tool was asked for, run.recovered after a recovering. The second writer
-        gets the first's row back; its usage is added to the run all the same and its attempt
-        aborted in the stream: it was paid."""
+        per tool call with its arguments, tool.requested each, the asks of ``commit.asks`` (approval.requested,
+        question.asked), model.completed, usage into the run, the reservation settled, budget.warning where a
+        limit is four fifths spent, turn.completed when no tool was asked for, run.recovered after a recovering.
+        The second writer gets the first's row back; its usage is added to the run and the ledger all the same
+        (in place of what was assumed) and its attempt aborted in the stream: it was paid."""
         ...
 
     async def fail_model_attempt(
-        self, run_id: str, key: str, attempt: int, failure: Failure, *, retry_in_seconds: float | None
+        self,
+        run_id: str,
+        key: str,
+        attempt: int,
+        failure: Failure,
+        *,
+        retry_in_seconds: float | None,
+        billed: bool,
     ) -> None:
         """The attempt is over without an answer: model.aborted {attempt}, and model.retrying when there
-        will be another. With ``retry_in_seconds`` None the call has failed."""
+        will be another. With ``retry_in_seconds`` None the call has failed. The reservation is spent (assumed)
+        when the vendor may have ``billed`` the attempt, else released."""
+        ...
+
+    async def interrupt_model(self, run_id: str, key: str, attempt: int, content: Sequence[Block], model: str) -> None:
+        """A message cut the attempt short: what was said so far becomes an assistant message with the stop
+        reason ``interrupted`` (when there is any), the call ends as failed with the code ``interrupted``,
+        model.aborted {reason: interrupted}; the reservation is spent (assumed)."""
         ...
 
     async def begin_tool(
@@ -452,11 +390,23 @@ class Journal(Protocol):
         ...
 
     async def commit_tool(
-        self, run_id: str, call_id: str, commit: ToolCommit, *, outbox: Sequence[OutboxEvent] = ()
+        self,
+        run_id: str,
+        call_id: str,
+        commit: ToolCommit,
+        *,
+        attempt: int | None = None,
+        outbox: Sequence[OutboxEvent] = (),
     ) -> CallRow:
         """Insert-if-absent: the result as a ``tool`` message (message.added), the call ended,
         tool.completed / tool.failed / tool.unknown / tool.denied, run.recovered after a recovering.
-        Also serves calls that were never started (refused, lost)."""
+        Also serves calls that were never started (refused, lost). With ``attempt``, only if that one is open.
+        An open ask about the call is closed (``cancelled``; approval.expired / question.expired {reason})."""
+        ...
+
+    async def park_tool(self, run_id: str, call_id: str, attempt: int, ask: NewAsk) -> AskRow:
+        """Nobody knows what became of the call, and a person shall say: tool.unknown, approval.requested. The
+        call stays open. Idempotent: the ask that is open is returned."""
         ...
 
     async def fail_tool_attempt(
@@ -466,7 +416,8 @@ class Journal(Protocol):
         ...
 
     async def record(self, run_id: str, key: str, outbox: Sequence[OutboxEvent], outcome: Outcome | None) -> None:
-        """Commit outbox events and, with an outcome, the end: open inbox rows are returned, the run
+        """Commit outbox events and, with an outcome, the end: open inbox rows are returned, open asks closed,
+        open calls ended and their reservations spent (assumed), orders forgotten, the run
         gets its terminal status, output, error and completed_at, its session is free again, and the
         terminal event is the last."""
         ...

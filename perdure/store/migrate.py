@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, inspect, text
 
 from perdure.store.database import PAGE_BYTES, Database, SqliteDatabase
-from perdure.store.journal import JournalTrouble
+from perdure.store.rows import JournalTrouble
 from perdure.store.schema import HEAD
 
 if TYPE_CHECKING:  # Alembic costs 100 ms to import, and is needed only when there is something to migrate

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from sqlalchemy.engine import URL
 
 from perdure.store.database import postgres_engine
-from perdure.store.journal import JournalTrouble
+from perdure.store.rows import JournalTrouble
 from perdure.store.run_transaction import CHANNEL
 
 DATAGRAM_BYTES_MAX = 256  # a run id has 30

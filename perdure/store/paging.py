@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, RowMapping, Select, Table, select
 
-from perdure.store.journal import InvalidCursor
 from perdure.store.json_text import plain
+from perdure.store.rows import InvalidCursor
 
 
 def page_of(

@@ -17,8 +17,8 @@ from ulid import ULID
 from perdure.contract import Block, Role
 from perdure.core.state import TERMINAL, Failure, Json, OutboxEvent, RunStatus, Usage
 from perdure.store import events as say
-from perdure.store.journal import NewEvent, NotFound, RunOver
 from perdure.store.json_text import dump, dump_map, plain
+from perdure.store.rows import NewEvent, NotFound, RunOver
 from perdure.store.schema import events, messages, runs, sessions
 
 _MUTABLE = (

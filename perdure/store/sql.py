@@ -27,14 +27,16 @@ from perdure.store import (
 )
 from perdure.store.blobs import read_blob, write_blob
 from perdure.store.database import Database, PostgresDatabase, SqliteDatabase, open_database
-from perdure.store.journal import (
+from perdure.store.journal import Follower, Journal
+from perdure.store.live import LiveLane
+from perdure.store.migrate import prepare, revision
+from perdure.store.notify import Followers, Notifier, PostgresNotifier, SocketNotifier
+from perdure.store.rows import (
     AgentRow,
     Begun,
     CallRow,
     Delta,
     EventRow,
-    Follower,
-    Journal,
     ModelCommit,
     NewRun,
     Page,
@@ -43,9 +45,6 @@ from perdure.store.journal import (
     StoredReply,
     ToolCommit,
 )
-from perdure.store.live import LiveLane
-from perdure.store.migrate import prepare, revision
-from perdure.store.notify import Followers, Notifier, PostgresNotifier, SocketNotifier
 from perdure.store.run_transaction import now_ms
 from perdure.store.schema import blobs
 from perdure.store.sql_reading import RunPlace

@@ -14,8 +14,8 @@ from perdure.contract import ToolCallBlock, ToolResultBlock
 from perdure.core.state import Failure, OutboxEvent, Usage
 from perdure.store import events as say
 from perdure.store.call_rows import Call, add_calls, usage_text
-from perdure.store.journal import Begun, CallRow, ModelCommit, ToolCommit
 from perdure.store.json_text import dump, plain
+from perdure.store.rows import Begun, CallRow, ModelCommit, ToolCommit
 from perdure.store.run_transaction import RunTransaction
 from perdure.store.sql_inbox import apply_messages
 

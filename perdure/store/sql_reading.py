@@ -12,8 +12,8 @@ from perdure.contract import Message
 from perdure.core.state import Json
 from perdure.store.call_rows import arguments_in, call_of
 from perdure.store.events import DELTAS
-from perdure.store.journal import CallRow, EventRow, NotFound
 from perdure.store.json_text import load, load_map, plain
+from perdure.store.rows import CallRow, EventRow, NotFound
 from perdure.store.schema import calls, events, messages, runs, sessions
 
 ROWS_MAX = 2**31 - 1  # SQLite and PostgreSQL take this as a limit, and no run has more

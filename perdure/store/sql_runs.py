@@ -9,9 +9,9 @@ from sqlalchemy import Connection, RowMapping, and_, bindparam, func, insert, se
 
 from perdure.core.state import Failure, Json, OutboxEvent, Outcome
 from perdure.store import events as say
-from perdure.store.journal import NewEvent, NewRun, NotFound, Page, RunOver, RunRow, SessionBusy
 from perdure.store.json_text import dump, dump_map, load, load_map, plain
 from perdure.store.paging import page_of
+from perdure.store.rows import NewEvent, NewRun, NotFound, Page, RunOver, RunRow, SessionBusy
 from perdure.store.run_transaction import RunTransaction, new_id, now_ms, usage_of
 from perdure.store.schema import messages, run_labels, runs, sessions
 from perdure.store.sql_calls import close_started

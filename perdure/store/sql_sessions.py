@@ -9,9 +9,9 @@ from sqlalchemy import Connection, RowMapping, and_, bindparam, func, insert, or
 
 from perdure.contract import AgentDefinition
 from perdure.core.state import Json
-from perdure.store.journal import AgentRow, NameTaken, NotFound, Page, SessionRow
 from perdure.store.json_text import dump, dump_map, dump_sorted, load, load_map, plain
 from perdure.store.paging import page_of
+from perdure.store.rows import AgentRow, NameTaken, NotFound, Page, SessionRow
 from perdure.store.run_transaction import new_id, now_ms
 from perdure.store.schema import agent_versions, agents, messages, sessions
 

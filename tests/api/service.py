@@ -29,7 +29,8 @@ from perdure.core.state import OutboxEvent, Outcome, Usage
 from perdure.providers import PriceConfig, build_catalog
 from perdure.runs import TemporalUnavailable
 from perdure.settings import Settings
-from perdure.store.journal import Follower, Journal, JournalTrouble, ModelCommit, RunRow, ToolCommit
+from perdure.store.journal import Follower, Journal
+from perdure.store.rows import JournalTrouble, ModelCommit, RunRow, ToolCommit
 from perdure.store.sql import open_journal
 from perdure.tools.limits import ToolLimits
 from perdure.tools.registry import build_toolbox

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from api.event_types import EventType
 from api.events import ENDINGS
-from perdure.store.journal import Delta
+from perdure.store.rows import Delta
 from tests.api.service import HELLO, Service
 from tests.house.tree import ROOT
 

@@ -10,7 +10,8 @@ from ulid import ULID
 from perdure.contract import AgentDefinition, Block
 from perdure.core.happenings import CallAsked
 from perdure.core.state import Json, OutboxEvent, Usage
-from perdure.store.journal import EventRow, Journal, ModelCommit, NewRun, RunRow
+from perdure.store.journal import Journal
+from perdure.store.rows import EventRow, ModelCommit, NewRun, RunRow
 
 AGENT: AgentDefinition = {
     "name": "clerk",

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from perdure.store.journal import Delta
+from perdure.store.rows import Delta
 from perdure.store.sql import open_journal
 from tests.store.runs import outbox
 

@@ -8,7 +8,8 @@ import pytest
 
 from perdure.core.happenings import CallAsked
 from perdure.core.state import Failure, Outcome, Usage
-from perdure.store.journal import Begun, Delta, Journal, ModelCommit, NotFound, ToolCommit
+from perdure.store.journal import Journal
+from perdure.store.rows import Begun, Delta, ModelCommit, NotFound, ToolCommit
 from tests.store.conftest import Open
 from tests.store.runs import MODEL, USAGE, all_events, asks, begin, new_run, outbox, said, text, types
 

@@ -11,9 +11,9 @@ from ulid import ULID
 
 from perdure.core.state import Failure, OutboxEvent, Outcome
 from perdure.store.blobs import write_blob
-from perdure.store.journal import (
+from perdure.store.journal import Journal
+from perdure.store.rows import (
     InvalidCursor,
-    Journal,
     KeyInProgress,
     KeyReused,
     NameTaken,

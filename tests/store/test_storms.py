@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from perdure.core.state import Outcome
-from perdure.store.journal import Delta, Journal, NotFound, RunOver, ToolCommit
+from perdure.store.journal import Journal
 from perdure.store.notify import Followers, SocketNotifier, socket_folder
+from perdure.store.rows import Delta, NotFound, RunOver, ToolCommit
 from perdure.store.sql import open_journal
 from tests.store.conftest import Open
 from tests.store.runs import MODEL, all_events, asks, begin, new_run, outbox, types

@@ -17,9 +17,10 @@ from sqlalchemy import Connection, text
 from perdure.contract import Block
 from perdure.core.state import Outcome
 from perdure.store.database import Database, Result, SqliteDatabase, Work
-from perdure.store.journal import Delta, Journal, JournalTrouble, NewRun, ToolCommit
+from perdure.store.journal import Journal
 from perdure.store.live import LiveLane
 from perdure.store.migrate import SchemaMismatch, alembic_config
+from perdure.store.rows import Delta, JournalTrouble, NewRun, ToolCommit
 from perdure.store.schema import HEAD, metadata
 from perdure.store.sql import SqlJournal, open_journal
 from tests.postgres import PostgresServer

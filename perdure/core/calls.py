@@ -1,0 +1,94 @@
+"""The tool calls of a turn: which of them should be in flight now, and what the others wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from perdure.core.actions import Action, AnswerCall, CallTool, SettleAsk
+from perdure.core.keys import tool_key
+from perdure.core.spec import PARALLEL_TOOLS_MAX, ToolRule
+from perdure.core.state import OpenCall, RunState, RunStatus
+
+SKIPPED = "not run: a message arrived that changes what is wanted; it follows"
+
+
+@dataclass(frozen=True, slots=True)
+class WantedCalls:
+    """``wake_at_ms`` is when time alone changes the answer (0: never). ``idle`` is the run's status should no
+    call be in flight, ``reason`` what it waits for."""
+
+    actions: tuple[Action, ...]
+    wake_at_ms: int
+    idle: RunStatus
+    reason: str
+
+
+def wanted_calls(state: RunState, now_ms: int) -> WantedCalls:
+    """The turn's calls in the order asked: parallel-safe neighbours together, others as barriers. What runs
+    goes on. A call that waits for people, for the client or for a rate limit holds nobody up."""
+    wanted: list[Action] = []
+    running = [call for call in state.open_calls if not call.answered and tool_key(call) in state.in_flight]
+    alone = any(not state.spec.rule(call.tool).parallel for call in running)
+    count, behind_a_barrier, wake_at_ms, rate_limited = len(running), False, 0, ""
+    for call in state.open_calls:
+        if call.answered:
+            continue
+        key, rule = tool_key(call), state.spec.rule(call.tool)
+        if key in state.in_flight:
+            wanted.append(CallTool(key, call.call_id, state.turn, rule, call.over))
+        elif refused := _refusal(state, call):
+            wanted.append(refused)
+        elif call.waits and now_ms >= call.expires_ms:
+            wanted.append(SettleAsk(f"settle-{call.call_id}-{call.round}", call.call_id, state.turn, call.tool))
+        elif call.waits:
+            wake_at_ms = _earlier(wake_at_ms, call.expires_ms)
+        elif behind_a_barrier or count >= PARALLEL_TOOLS_MAX:
+            continue
+        elif (free_at_ms := _free_at_ms(state, rule, wanted, now_ms)) > now_ms:
+            wake_at_ms, rate_limited = _earlier(wake_at_ms, free_at_ms), call.tool
+        elif count and (alone or not rule.parallel):
+            behind_a_barrier = True
+        else:
+            wanted.append(CallTool(key, call.call_id, state.turn, rule, call.over))
+            count, alone = count + 1, not rule.parallel
+    people = sorted({call.waits for call in state.open_calls if call.waits and not call.answered})
+    idle: RunStatus = "requires_action" if people else "waiting"
+    return WantedCalls(tuple(wanted), wake_at_ms, idle, ", ".join(people) or f"rate_limit: {rate_limited}")
+
+
+def _refusal(state: RunState, call: OpenCall) -> AnswerCall | None:
+    """A call that must not run is answered; so is one that has not begun when a message steers the run."""
+    if call.refusal is not None:
+        code, words = call.refusal_code, call.refusal
+    elif state.steering:
+        code, words = "skipped", SKIPPED
+    else:
+        return None
+    return AnswerCall(f"answer-{call.call_id}", call.call_id, state.turn, call.tool, code, words)
+
+
+def _free_at_ms(state: RunState, rule: ToolRule, wanted: Sequence[Action], now_ms: int) -> int:
+    """When the tool's rate limits let another call start; those about to start now count as started."""
+    free_at_ms = now_ms
+    for index in rule.rates:
+        limit = state.spec.rate_limits[index]
+        window_ms = int(limit.window_seconds * 1_000)
+        taken = [at_ms for at_ms in _starts(state, index) if at_ms > now_ms - window_ms]
+        taken += [
+            now_ms
+            for action in wanted
+            if isinstance(action, CallTool) and index in action.rule.rates and action.key not in state.in_flight
+        ]
+        if len(taken) >= limit.max_calls:
+            free_at_ms = max(free_at_ms, taken[len(taken) - limit.max_calls] + window_ms)
+    return free_at_ms
+
+
+def _starts(state: RunState, index: int) -> tuple[int, ...]:
+    return state.rate_starts[index] if index < len(state.rate_starts) else ()
+
+
+def _earlier(one_ms: int, other_ms: int) -> int:
+    """The earlier of two moments, where 0 is never."""
+    return min(one_ms or other_ms, other_ms)

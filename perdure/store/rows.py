@@ -1,0 +1,483 @@
+"""The rows of the journal as its port shows them, and the trouble it can be in.
+
+Times are unix milliseconds, money is micro-USD, ids are ``prefix_`` + ULID.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Literal, TypeVar
+
+from perdure.contract import AgentDefinition, Block, LimitsDefinition
+from perdure.core.budget import Account, Amount, Budget, Grant
+from perdure.core.happenings import CallAsked, Delivery
+from perdure.core.policy import ApprovalTerms
+from perdure.core.state import Failure, Json, RunStatus, Usage
+
+Row = TypeVar("Row")
+
+
+class JournalTrouble(Exception):
+    """The journal cannot be reached or is locked; nothing was written. Trying again is right."""
+
+
+class NotFound(Exception):
+    """No such object in this project. ``kind`` is ``run``, ``session``, ``agent``, ``call``, ``message``,
+    ``approval``, ``question``, ``ask`` or ``blob``."""
+
+    def __init__(self, kind: str, id_: str) -> None:
+        super().__init__(f"no {kind} {id_!r}")
+        self.kind, self.id = kind, id_
+
+
+class SessionBusy(Exception):
+    """The session has an active run: ``run_id``."""
+
+    def __init__(self, session_id: str, run_id: str) -> None:
+        super().__init__(f"session {session_id} is busy with run {run_id}")
+        self.session_id, self.run_id = session_id, run_id
+
+
+class RunOver(Exception):
+    """The run is terminal in the journal: nothing is written to it any more."""
+
+    def __init__(self, run_id: str, status: RunStatus) -> None:
+        super().__init__(f"run {run_id} is {status}")
+        self.run_id, self.status = run_id, status
+
+
+class AskResolved(Exception):
+    """The ask, or the call, was decided or answered before in another way. ``row`` is the ask, if there is one."""
+
+    def __init__(self, what: str, row: AskRow | None = None) -> None:
+        super().__init__(what)
+        self.row = row
+
+
+class AskExpired(Exception):
+    """The ask's time is over, whether anybody has noticed yet or not."""
+
+
+class AskStale(Exception):
+    """The decision was about other arguments than the call has now: ``args_sha256`` is the hash of those."""
+
+    def __init__(self, ask_id: str, args_sha256: str) -> None:
+        super().__init__(f"the arguments of {ask_id} are not the ones that were shown")
+        self.args_sha256 = args_sha256
+
+
+class NotEligible(Exception):
+    """This person may not decide this: they asked for the run, or have voted already."""
+
+
+class NameTaken(Exception):
+    """Another agent of the project has this name: an agent cannot be renamed to it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"another agent is named {name!r}")
+        self.name = name
+
+
+class InvalidCursor(Exception):
+    """A list cursor that this journal never gave out."""
+
+
+class KeyReused(Exception):
+    """The idempotency key came before with another body."""
+
+
+class KeyInProgress(Exception):
+    """The first request with this idempotency key is still being answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run to create. Without ``session_id`` a new session is opened for it. ``input`` becomes the
+    user message of the run. ``limits`` are resolved: all defaults filled in. ``requested_by`` is the person
+    who asked for it, as they say."""
+
+    run_id: str
+    definition: AgentDefinition
+    input: list[Block]
+    deadline_ms: int
+    limits: LimitsDefinition
+    budget: Budget | None = None
+    requested_by: str | None = None
+    agent_id: str | None = None
+    agent_version: int | None = None
+    session_id: str | None = None
+    project_id: str = "default"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A run as the journal knows it. ``output`` is the content of its last assistant message. ``budget`` and
+    ``limits`` are those of now; ``account`` is the ledger's newest balance. ``exact_tokens`` is the size of
+    the transcript up to message ``exact_number`` as the vendor counted it last: input and output together."""
+
+    id: str
+    project_id: str
+    session_id: str
+    agent_id: str | None
+    agent_version: int | None
+    definition: AgentDefinition
+    status: RunStatus
+    status_reason: str | None
+    stop_reason: str | None
+    limits: LimitsDefinition
+    budget: Budget | None
+    account: Account
+    exact_tokens: int | None
+    exact_number: int
+    requested_by: str | None
+    input: list[Block]
+    output: list[Block] | None
+    error: Failure | None
+    usage: Usage
+    turns: int
+    last_seq: int
+    last_progress_ms: int
+    recovering: bool
+    workflow_started: bool
+    deadline_ms: int
+    created_ms: int
+    started_ms: int | None
+    completed_ms: int | None
+    parent_run_id: str | None
+    root_run_id: str
+    depth: int
+    labels: dict[str, str]
+    metadata: dict[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """One line of what happened. ``message.added`` comes with the whole message in ``data``."""
+
+    run_id: str
+    root_run_id: str
+    depth: int
+    seq: int
+    type: str
+    at_ms: int
+    call_id: str | None
+    message_id: str | None
+    attempt: int | None
+    data: dict[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event to append. ``key`` makes it once-only in its run; only deltas come without."""
+
+    type: str
+    data: dict[str, Json]
+    key: str | None = None
+    call_id: str | None = None
+    message_id: str | None = None
+    attempt: int | None = None
+
+
+CallStatus = Literal["requested", "started", "completed", "failed", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class CallRow:
+    """A model or tool call (a *step*). ``key`` is ``model-<turn>`` for models, the ``call_id`` for tools.
+    ``open_attempt`` is the number of the attempt that began and has not ended, if any."""
+
+    run_id: str
+    key: str
+    kind: Literal["model", "tool"]
+    name: str
+    turn: int
+    status: CallStatus
+    attempts: int
+    open_attempt: int | None
+    arguments: Json
+    usage: Usage | None
+    message_number: int | None
+    error: Failure | None
+    requested_ms: int
+    started_ms: int | None
+    ended_ms: int | None
+    outcome: dict[str, Json] | None  # what the activity reported, to report it again
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """``ended`` is the call when it has ended before (take its outcome, act no more). Otherwise
+    ``attempt`` is this attempt's number, from 1, and ``lost_attempt`` the earlier one that began and
+    never ended: its worker is gone. Of a model call, ``grant`` is what was reserved for the attempt;
+    ``reached`` names the limit that cannot pay for it, ``nothing_new`` says that there is nothing to answer:
+    no attempt was taken then."""
+
+    attempt: int
+    ended: CallRow | None = None
+    lost_attempt: int | None = None
+    call: CallRow | None = None
+    grant: Grant | None = None
+    reached: str = ""
+    nothing_new: bool = False
+
+
+AskType = Literal["approval", "question", "client_tool", "unknown_outcome"]
+AskStatus = Literal["open", "approved", "denied", "responded", "answered", "expired", "cancelled"]
+Decided = Literal["approve", "deny", "edit", "respond"]
+Scope = Literal["once", "run", "session"]
+UsageGroup = Literal["run", "agent", "model", "session", "day"]
+
+
+@dataclass(frozen=True, slots=True)
+class RulingShown:
+    """What the policy said of a call, as its tool.requested event tells it."""
+
+    verdict: Literal["allow", "ask", "deny"]
+    rule: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NewAsk:
+    """Something to ask about a tool call. ``questions`` is what ``ask_user`` was called with. ``terms`` say how
+    an approval is given, and what happens when nobody does. ``expires_ms`` is absolute."""
+
+    type: AskType
+    call_id: str
+    tool: str
+    args_sha256: str
+    expires_ms: int
+    rule: str = ""
+    reason: str = ""
+    terms: ApprovalTerms = ApprovalTerms()
+    questions: list[dict[str, Json]] | None = None
+    client_seconds: float | None = None  # an approved call goes to the client, which has so long
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    by: str
+    decision: Decided
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskRow:
+    """An approval, a question, a client tool's call or an unknown outcome: open until decided, answered,
+    expired or cancelled. Ids are ``apv_`` (approvals and unknown outcomes), ``qst_``, ``ctc_`` + ULID.
+    ``arguments`` are the call's, edited ones included. ``decision`` is the one that decided."""
+
+    id: str
+    type: AskType
+    status: AskStatus
+    project_id: str
+    run_id: str
+    session_id: str
+    call_id: str
+    tool: str
+    arguments: Json
+    args_sha256: str
+    rule: str
+    reason: str
+    terms: ApprovalTerms
+    requested_by: str | None
+    questions: list[dict[str, Json]] | None
+    answers: dict[str, Json] | None
+    votes: list[Vote]
+    decision: Decided | None
+    decided_by: str | None
+    message: str | None
+    edited: bool
+    scope: Scope
+    escalated: bool
+    asked_ms: int
+    expires_ms: int
+    ended_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """``by`` is who decides, as they say. ``args_sha256`` is what they have seen, when they say so.
+    ``edited_arguments`` and ``edited_sha256`` go together, already validated and judged. ``message`` is the
+    reason of a denial, or the result of ``respond``."""
+
+    decision: Decided
+    by: str
+    message: str = ""
+    scope: Scope = "once"
+    args_sha256: str | None = None
+    edited_arguments: dict[str, Json] | None = None
+    edited_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """A client tool's result: ``text`` is what the model will see."""
+
+    call_id: str
+    text: str
+    is_error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    id: str
+    content: list[Block]
+    delivery: Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class InboxRow:
+    """A message from a client: ``accepted``, then ``applied`` or ``returned``. ``number`` is its order's."""
+
+    id: str
+    run_id: str
+    number: int
+    content: list[Block]
+    delivery: Delivery
+    status: Literal["accepted", "applied", "returned"]
+    at_ms: int
+
+
+LedgerKind = Literal["limit", "reserved", "settled", "released", "corrected"]
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """One line of a run's ledger; entries count from 1 without gaps. ``amount`` is what this line is about: the
+    reservation of ``reserved`` and ``released``, what was really spent of ``settled``, the difference of
+    ``corrected`` (an answer that came after its attempt had been given up). ``account`` is the balance after
+    it. ``assumed``: nobody knows what the attempt cost, and its whole reservation counts as spent.
+    ``overrun``: the vendor used more than was reserved. ``limit`` lines carry the limits that hold from here."""
+
+    entry: int
+    kind: LedgerKind
+    key: str
+    attempt: int | None
+    model: str | None
+    amount: Amount
+    account: Account
+    assumed: bool
+    overrun: bool
+    limits: Budget | None
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """``group`` is the run's or session's id, the agent's or model's name, or a day (2026-11-24).
+    ``assumed_cost_micros`` is the part of the cost that nobody knows and was assumed."""
+
+    group: str
+    model_calls: int
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cost_micros: int
+    assumed_cost_micros: int
+    unpriced_calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """``misses`` counts calls whose input was larger than its bound; ``worst_permille`` is the largest input
+    as a part of its bound, in thousandths."""
+
+    model: str
+    calls: int
+    misses: int
+    worst_permille: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCommit:
+    """A model's answer, to be committed in one transaction with everything that follows from it.
+
+    ``calls`` are parallel to the tool_call blocks of ``content``: the judge's verdicts, ``hashes`` the SHA-256
+    of each call's arguments and ``rulings`` the policy's word on each, for its event. ``asks`` are what must be
+    asked of people or of the client. ``outcome`` is filed to be reported again when the call is asked for again.
+    """
+
+    content: list[Block]
+    producer: str
+    stop: str
+    usage: Usage
+    calls: Sequence[CallAsked]
+    outcome: dict[str, Json]
+    hashes: Sequence[str] = ()
+    rulings: Sequence[RulingShown] = ()
+    asks: Sequence[NewAsk] = ()
+    vendor_id: str | None = None
+    first_token_ms: int | None = None  # after the start of the attempt
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCommit:
+    """A tool call's answer. ``text`` is what the model will see (already a preview when ``blob`` is
+    set; ``bytes`` is then the size of the whole)."""
+
+    status: Literal["completed", "failed", "unknown"]
+    text: str
+    code: str | None = None  # of the failure: tool_error, tool_timeout, ...
+    blob: str | None = None
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Row]):
+    """A page of rows in the order asked for; ``next_cursor`` continues it."""
+
+    rows: list[Row]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReply:
+    """The first reply to a request with an idempotency key."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRow:
+    """One immutable version of an agent; versions count from 1."""
+
+    id: str
+    project_id: str
+    name: str
+    version: int
+    definition: AgentDefinition
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """A conversation. ``last_number`` is the number of its newest message."""
+
+    id: str
+    project_id: str
+    last_number: int
+    active_run_id: str | None
+    created_ms: int
+    updated_ms: int
+    labels: dict[str, str]
+    metadata: dict[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of live text. ``type`` is text.delta, reasoning.delta or tool_args.delta. A delta of a
+    superseded attempt or of an ended call is dropped silently."""
+
+    run_id: str
+    key: str
+    attempt: int
+    type: str
+    text: str
+    index: int = 0  # which block of the answer
