@@ -1,11 +1,11 @@
-"""The typed client of our workflows: start a run, cancel it, speak to it. Everything else about runs is
+"""The typed client of our workflows: start a run, bring it orders, end it. Everything else about runs is
 read from the journal, never from a workflow.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
@@ -15,7 +15,7 @@ from temporalio.api.enums.v1 import IndexedValueType, TaskQueueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, DescribeTaskQueueRequest
-from temporalio.client import Client, WorkflowExecutionStatus, WorkflowUpdateFailedError
+from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.contrib.pydantic import PydanticJSONPlainPayloadConverter
 from temporalio.converter import (
@@ -36,17 +36,17 @@ from perdure.contract import (
     SEARCH_NEEDS_ACTION,
     SEARCH_STATUS,
     SEARCH_TENANT,
-    SIGNAL_CANCEL,
-    UPDATE_SAY,
+    SIGNAL_ORDERS,
     WORKFLOW,
     AgentRunInput,
+    Orders,
 )
+from perdure.core.happenings import Order
 from perdure.core.spec import RunSpec
 from perdure.store.rows import RunRow
 
 DEFAULT_ADDRESS = "localhost:7233"  # where Temporal's own tools look when nobody says otherwise
 _RPC = timedelta(seconds=3)  # a client of the HTTP surface should not wait longer to hear that Temporal is away
-_RPC_OF_UPDATE = timedelta(seconds=10)  # an update waits for a worker
 _PASSING = {
     RPCStatusCode.UNAVAILABLE,
     RPCStatusCode.DEADLINE_EXCEEDED,
@@ -141,11 +141,11 @@ class Runs:
                     rpc_timeout=_RPC,
                 )
 
-    async def cancel(self, run_id: str, reason: str) -> bool:
-        """Order the run to end at the next safe point; durable when this returns, with no worker alive
-        too. False: there is no such open workflow."""
+    async def deliver(self, run_id: str, orders: Sequence[Order]) -> bool:
+        """Bring orders of the journal to the run, in one signal; durable when this returns, with no worker alive
+        too. Delivered twice they say nothing new. False: there is no such open workflow."""
         handle = self.client.get_workflow_handle(run_id)
-        return await _to_open(handle.signal(SIGNAL_CANCEL, reason, rpc_timeout=_RPC))
+        return await _to_open(handle.signal(SIGNAL_ORDERS, Orders(tuple(orders)), rpc_timeout=_RPC))
 
     async def terminate(self, run_id: str, reason: str) -> bool:
         """End the workflow without asking it. False: there is no such open workflow."""
@@ -162,17 +162,6 @@ class Runs:
                     return False
                 raise
         return found.status == WorkflowExecutionStatus.RUNNING
-
-    async def say(self, run_id: str, message_id: str) -> bool:
-        """Put an accepted message before the run. False: the run is over, the message was not taken."""
-        handle = self.client.get_workflow_handle(run_id)
-        try:
-            return await _to_open(
-                handle.execute_update(UPDATE_SAY, message_id, id=message_id, rpc_timeout=_RPC_OF_UPDATE),
-                within=_RPC_OF_UPDATE,
-            )
-        except WorkflowUpdateFailedError:
-            return False
 
     async def pollers(self) -> int:
         """How many workers have polled the task queue for workflow tasks lately."""
@@ -195,9 +184,9 @@ class Runs:
             )
 
 
-async def _to_open(order: Coroutine[object, object, object], within: timedelta = _RPC) -> bool:
+async def _to_open(order: Coroutine[object, object, object]) -> bool:
     """Give an order to an open workflow; False when there is none."""
-    async with _temporal_trouble(within):
+    async with _temporal_trouble():
         try:
             await order
         except RPCError as error:
@@ -208,11 +197,11 @@ async def _to_open(order: Coroutine[object, object, object], within: timedelta =
 
 
 @asynccontextmanager
-async def _temporal_trouble(within: timedelta = _RPC) -> AsyncIterator[None]:
+async def _temporal_trouble() -> AsyncIterator[None]:
     """Translate Temporal's trouble, in one place."""
     try:
         # The SDK's own timeout is of one try, and it tries for ten seconds to find a server that is away.
-        async with asyncio.timeout(within.total_seconds()):
+        async with asyncio.timeout(_RPC.total_seconds()):
             yield
     except RPCError as error:
         if error.status in _PASSING:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -22,6 +23,8 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+from perdure.core.spec import OnLimit
 
 Dialect = Literal["responses", "chat_completions", "messages"]
 
@@ -68,11 +71,24 @@ class LimitSettings(_Table):
 
     max_turns: int = Field(default=100, ge=1, le=100_000)
     max_tool_calls: int = Field(default=1_000, ge=1, le=1_000_000)
+    max_questions: int = Field(default=10, ge=0, le=1_000)  # how often a run may ask people
+    max_children: int = Field(default=50, ge=0, le=10_000)
+    max_depth: int = Field(default=3, ge=0, le=10)
+    tool_output_bytes_per_turn: int | None = Field(default=None, ge=1_000)  # beyond: the model is asked to sum up
     deadline_seconds: int = Field(default=7 * 86_400, ge=1, le=400 * 86_400)  # of a run that names none
     request_bytes_max: int = Field(default=16 * 1024 * 1024, ge=1_024)  # body of one HTTP request
     spool_bytes: int = Field(default=50_000, ge=1_000)  # larger tool results become blobs with a preview
     tool_result_bytes_max: int = Field(default=64 * 1024 * 1024, ge=1_000)  # beyond: the call fails, typed
     output_tokens_default: int = Field(default=8_192, ge=1)  # sent where a dialect demands a cap
+
+
+class BudgetSettings(_Table):
+    """``[budget]``: of runs that name none, and whose agent has none. None is no limit."""
+
+    max_cost_usd: Decimal | None = Field(default=None, gt=0, le=1_000_000, decimal_places=6)
+    max_tokens: int | None = Field(default=None, ge=1, le=10**12)
+    max_output_tokens: int | None = Field(default=None, ge=1, le=10**12)
+    on_limit: OnLimit = "wrap_up"
 
 
 class AgentSettings(_Table):
@@ -82,7 +98,9 @@ class AgentSettings(_Table):
     instructions: str = ""
     tools: list[str] = []
     model_settings: dict[str, Any] = {}
-    limits: dict[str, int] = {}
+    limits: dict[str, Any] = {}
+    budget: dict[str, Any] | None = None
+    policy: dict[str, Any] = {}
 
 
 class WorkerSettings(_Table):
@@ -145,6 +163,7 @@ class Settings(BaseSettings):
     endpoints: dict[str, Endpoint] = {}
     prices: dict[str, Price] = {}
     limits: LimitSettings = LimitSettings()
+    budget: BudgetSettings = BudgetSettings()
     agents: dict[str, AgentSettings] = {}
     worker: WorkerSettings = WorkerSettings()
     tool_settings: ToolSettings = ToolSettings()
