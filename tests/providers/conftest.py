@@ -117,6 +117,8 @@ TOOL: ToolDescription = {
     "parallel": True,
     "timeout_seconds": 10,
     "max_attempts": 3,
+    "approval": False,
+    "answered_by": "worker",
 }
 
 

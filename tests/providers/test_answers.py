@@ -75,8 +75,14 @@ async def test_text_outside_ascii_survives_any_cut_into_pieces(catalog: Catalog,
 
 
 async def test_an_answer_of_half_a_megabyte_arrives_whole(catalog: Catalog, endpoint: str) -> None:
-    _, answer = await call(catalog, request(f"{endpoint}/long"))
+    _, answer = await call(catalog, request(f"{endpoint}/long", settings={"max_output_tokens": 200_000}))
     assert without_vendor_words(answer) == [{"type": "text", "text": "0123456789" * 50_000}]
+
+
+async def test_an_answer_ends_at_the_output_cap_of_its_request(catalog: Catalog, endpoint: str) -> None:
+    _, answer = await call(catalog, request(f"{endpoint}/long", settings={"max_output_tokens": 100}))
+    assert answer.stop == "max_output_tokens"
+    assert answer.usage.output_tokens <= 100
 
 
 @pytest.mark.parametrize(("script", "raw"), [("broken-arguments", '{"path": "no'), ("list-arguments", "[1]")])

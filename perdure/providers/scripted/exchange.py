@@ -20,8 +20,9 @@ from perdure.providers.scripted.select import (
     ScriptOver,
     cached_prefix_bytes,
     compose,
+    output_cap,
     read_position,
-    select_turn,
+    turn_for,
 )
 from perdure.providers.scripted.wire import Answer, BadTranscript, Dialect, Problem
 
@@ -144,13 +145,14 @@ class Exchange:
         script = self._find_script(body)
         try:
             position = read_position(dialect, body)
-            index, turn = select_turn(script, position)
+            index, turn = turn_for(script, position, body)
         except (BadTranscript, ScriptOver) as error:
             raise Refused(Problem(400, "status", str(error))) from None
         facts["turn"] = index + 1
         cached = cached_prefix_bytes(dialect, body, position, len(self._raw)) if script.cache else 0
         answer = compose(
-            script, turn, index, position, body_sha256=sha, body_bytes=len(self._raw), cached_bytes=cached
+            script, turn, index, position, body_sha256=sha, body_bytes=len(self._raw), cached_bytes=cached,
+            cap=output_cap(body),
         )  # fmt: skip
         fault = self._vendors.counts.next(turn.faults, script.name, str(index), sha, facts["request_key"] or "")
         if problem := problem_of(fault, dialect, answer.tokens.input):

@@ -24,6 +24,7 @@ A script::
     repeat: last                  # after the last turn: last | loop | error | finish (default, a short text)
     whole_conversation: false     # true: count all replies, not only those since the last user message
     cache: false                  # true: what an earlier request already held counts as cache reads
+    without_tools: All I have.    # what is said to a request that offers no tools, in place of any turn
 
 ``generate: {turns: 1000, tool: {name, arguments}, text: "Step {turn}", final: "Done"}`` is that many turns
 with one tool call each and a final answer; it takes ``chunk``, ``delay_seconds``, ``chunk_delay_seconds`` too.
@@ -34,8 +35,9 @@ Templates in texts and, at any depth, in arguments: ``{user}`` (the last user te
 Which turn is played follows from the request alone: the number of assistant replies after the last user
 message. A retry plays the same turn.
 
-Usage that is not given is estimated as one token for four bytes; ``input_tokens`` counts cache reads too,
-and ``output_tokens`` reasoning.
+An answer ends at the output cap of its request, in the middle of a word and without its tool calls, unless
+the turn gives ``output_tokens``. Usage that is not given is estimated as one token for four bytes;
+``input_tokens`` counts cache reads too, and ``output_tokens`` reasoning.
 
 A fault is one of these, with ``times: N`` (default 1: the first N identical requests get it, then it goes
 right) or ``always: true``. Several faults of a turn come one after the other::
@@ -245,6 +247,7 @@ class Script(_Strict):
     repeat: Literal["last", "loop", "error", "finish"] = "finish"
     whole_conversation: bool = False
     cache: bool = False
+    without_tools: TextSpec | None = None
 
     @field_validator("name")
     @classmethod

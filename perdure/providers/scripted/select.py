@@ -77,8 +77,29 @@ def select_turn(script: Script, position: Position) -> tuple[int, Turn]:
     raise ScriptOver(f"The script {script.name} has {length} turns, and turn {index + 1} was asked for.")
 
 
+def turn_for(script: Script, position: Position, body: dict[str, Any]) -> tuple[int, Turn]:
+    """The turn to play for this request and its index from 0. ScriptOver."""
+    if script.without_tools is not None and not body.get("tools"):
+        return position.replies, Turn(text=script.without_tools)
+    return select_turn(script, position)
+
+
+def output_cap(body: dict[str, Any]) -> int | None:
+    """The output cap of a request, in the words of any dialect."""
+    caps = [body.get(name) for name in ("max_output_tokens", "max_completion_tokens", "max_tokens")]
+    return min((cap for cap in caps if isinstance(cap, int)), default=None)
+
+
 def compose(
-    script: Script, turn: Turn, index: int, position: Position, *, body_sha256: str, cached_bytes: int, body_bytes: int
+    script: Script,
+    turn: Turn,
+    index: int,
+    position: Position,
+    *,
+    body_sha256: str,
+    cached_bytes: int,
+    body_bytes: int,
+    cap: int | None = None,
 ) -> Answer:
     """What the turn says to this request. Call ids follow from the request, so a retry gets the same."""
     values = {"user": position.user, "last_tool_result": position.last_tool_result, "turn": str(index + 1)}
@@ -94,8 +115,12 @@ def compose(
         )
         for number, call in enumerate(turn.tool_calls)
     )
-    answer_chars = len(text) + sum(len(call.name) + len(call.arguments) for call in calls)
-    given = turn.usage
+    given, stop = turn.usage, turn.stop_reason
+    whole = estimate(len(reasoning)) + estimate(len(text) + _chars(calls))
+    if cap is not None and given.output_tokens is None and whole > cap:
+        reasoning = reasoning[: 4 * cap]
+        text, calls, stop = text[: max(0, 4 * cap - len(reasoning) - 4)], (), "max_output_tokens"
+    answer_chars = len(text) + _chars(calls)
     thought = given.reasoning_tokens if given.reasoning_tokens is not None else estimate(len(reasoning))
     asked = given.input_tokens if given.input_tokens is not None else max(1, estimate(body_bytes))
     cached = given.cache_read_tokens if given.cache_read_tokens is not None else estimate(cached_bytes)
@@ -107,8 +132,12 @@ def compose(
     )
     return Answer(
         id=secrets.token_hex(12), created=int(time.time()), model=script.name, reasoning=reasoning, text=text,
-        calls=calls, stop=turn.stop_reason, tokens=tokens, chunk=turn.chunk,
+        calls=calls, stop=stop, tokens=tokens, chunk=turn.chunk,
     )  # fmt: skip
+
+
+def _chars(calls: tuple[Call, ...]) -> int:
+    return sum(len(call.name) + len(call.arguments) for call in calls)
 
 
 def estimate(size: int) -> int:
