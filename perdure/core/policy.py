@@ -1,14 +1,14 @@
 """What a policy answers to a tool call: allow, ask or deny. Rules are read in order, the first match wins.
 
-Whether a rule's JSON Schema (``when``) or pattern fits the arguments is found out by whoever has them and
+Whether the arguments meet a rule's condition (a JSON Schema, a pattern) is found out by whoever has them and
 the library for it; this module is told by ``fits(rule)``. A run's own policy can only narrow the agent's:
-both are asked, and the stricter answer stands.
+both are asked, and the stricter answer stands. People answer what is asked; they never overrule a denial.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -36,15 +36,15 @@ class ApprovalTerms:
 @dataclass(frozen=True, slots=True)
 class Rule:
     """``tool`` is a glob over names, ``effect`` an effect class or None for all. ``name`` is what verdicts
-    call it: ``rules[2]``, ``run.rules[0]``, ``guardrails.secrets``. ``conditional`` rules apply only where
-    ``fits`` says so."""
+    call it: ``rules[2]``, ``run.rules[0]``, ``guardrails.secrets``. ``condition`` is what else must hold, in
+    words that only ``fits`` understands; equal conditions have equal words, and "" is no condition."""
 
     name: str
     tool: str
     action: PolicyAction
     effect: Effect | None = None
     reason: str = ""
-    conditional: bool = False
+    condition: str = ""
     terms: ApprovalTerms = ApprovalTerms()
 
     def concerns(self, tool: str, effect: Effect) -> bool:
@@ -53,7 +53,8 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """The answer and the rule that gave it: a rule's name, ``default`` or ``tool`` (its own declaration)."""
+    """The answer and who gave it: a rule's name, ``default``, ``tool`` (its own declaration), or an
+    ``approval`` that stands."""
 
     action: PolicyAction
     rule: str
@@ -63,10 +64,11 @@ class Ruling:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Ordered rules, and what is answered when none applies."""
+    """Ordered rules, and what is answered when none applies; ``default_name`` is what verdicts call that."""
 
     rules: tuple[Rule, ...] = ()
     default: PolicyAction = "allow"
+    default_name: str = "default"
 
 
 def rule_on(
@@ -82,6 +84,14 @@ def rule_on(
     return ruling or Ruling("allow", "default")
 
 
+def with_decision(ruling: Ruling, name: str, *, approved: bool, reason: str = "") -> Ruling:
+    """The ruling where people have decided about the very same call before. It only answers what was asked: a
+    denial stays a denial whatever anybody decided."""
+    if ruling.action != "ask":
+        return ruling
+    return replace(ruling, action="allow" if approved else "deny", rule=name, reason=reason)
+
+
 def shadowed(rules: Iterable[Rule]) -> list[tuple[int, int]]:
     """Rules that can never be the first match, each with the earlier rule that takes all of its calls."""
     seen: list[Rule] = []
@@ -95,20 +105,30 @@ def shadowed(rules: Iterable[Rule]) -> list[tuple[int, int]]:
     return found
 
 
+def covers(wide: str, narrow: str) -> bool:
+    """Whether every name that the glob ``narrow`` matches is matched by ``wide``. A glob whose only signs are
+    ``*`` is compared sign by sign; of others only their own spelling, and ``*``, are known to cover them."""
+    if wide in (narrow, "*"):
+        return True
+    if any(sign in narrow for sign in "[?") or ("*" in narrow and any(sign in wide for sign in "[?")):
+        return False
+    return fnmatchcase(narrow, wide)
+
+
 def _answer(policy: Policy, tool: str, effect: Effect, *, asks_by_itself: bool, fits: Callable[[Rule], bool]) -> Ruling:
     for rule in policy.rules:
-        if rule.concerns(tool, effect) and (not rule.conditional or fits(rule)):
+        if rule.concerns(tool, effect) and (not rule.condition or fits(rule)):
             return Ruling(rule.action, rule.name, rule.reason, rule.terms)
     if asks_by_itself and policy.default != "deny":
         return Ruling("ask", "tool", "the tool is declared to need approval")
-    return Ruling(policy.default, "default", "no rule of the policy applies" if policy.default != "allow" else "")
+    reason = "" if policy.default == "allow" else "no rule of the policy applies"
+    return Ruling(policy.default, policy.default_name, reason)
 
 
 def _takes_all(earlier: Rule, later: Rule) -> bool:
-    """Whether every call that ``later`` concerns is taken by ``earlier``. A pattern with ``*`` is matched as if
-    it were a name, which is right for ``*``; one with a set or ``?`` is shadowed by its own spelling only."""
-    if earlier.conditional or earlier.effect not in (None, later.effect):
-        return False
-    if any(sign in later.tool for sign in "[?"):
-        return earlier.tool in (later.tool, "*")
-    return fnmatchcase(later.tool, earlier.tool)
+    """Whether every call that ``later`` concerns is taken by ``earlier``."""
+    return (
+        earlier.condition in ("", later.condition)
+        and earlier.effect in (None, later.effect)
+        and covers(earlier.tool, later.tool)
+    )
