@@ -7,7 +7,7 @@ both are asked, and the stricter answer stands. People answer what is asked; the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -19,7 +19,7 @@ OnExpiry = Literal["deny", "fail", "escalate"]
 
 APPROVAL_EXPIRES_SECONDS = 259_200.0  # three days: over a weekend
 REPEAT_FAILURES_MAX = 3  # an identical call that failed so often in a row is refused
-_STRICTNESS: dict[PolicyAction, int] = {"allow": 0, "ask": 1, "deny": 2}
+_STRICTNESS: Mapping[PolicyAction, int] = {"allow": 0, "ask": 1, "deny": 2}
 
 
 @dataclass(frozen=True, slots=True)
