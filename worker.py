@@ -17,6 +17,7 @@ from activities.call_model import ModelCaller
 from activities.call_tool import ToolCaller
 from activities.lifeline import FaultHook, unharmed
 from activities.record import Recorder
+from activities.settle_ask import AskSettler
 from activities.transcripts import Transcripts
 from perdure.assembly import Assembly, assemble
 from perdure.runs import TemporalUnavailable, register_search_attributes
@@ -31,7 +32,7 @@ def build_worker(assembly: Assembly, reached: FaultHook = unharmed) -> Worker:
     name, transcripts = f"{socket.gethostname()}:{os.getpid()}", Transcripts(journal)
     models = ModelCaller(
         journal, assembly.catalog, assembly.toolbox, name, beat, tuning.model_timeout_seconds,
-        tuning.model_max_attempts, transcripts, settings.previews, reached,
+        tuning.model_max_attempts, settings.limits.output_tokens_default, transcripts, settings.previews, reached,
     )  # fmt: skip
     tools = ToolCaller(
         journal, assembly.toolbox, name, beat, settings.workspaces, settings.limits.spool_bytes,
@@ -44,7 +45,8 @@ def build_worker(assembly: Assembly, reached: FaultHook = unharmed) -> Worker:
         activities=[
             models.call_model,
             tools.call_tool,
-            CallAnswerer(journal, assembly.toolbox, transcripts, beat).answer_call,
+            CallAnswerer(journal, beat).answer_call,
+            AskSettler(journal, beat).settle_ask,
             Recorder(journal, beat).record,
         ],
         # The sandbox would be switched off for the core anyway; purity is held by tests, and a turn is cheaper.

@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from temporalio import activity
 
 from activities.lifeline import lifeline
-from activities.transcripts import Transcripts
-from activities.verdicts import verdict
 from perdure.contract import ANSWER_CALL, AnswerCallInput
 from perdure.core.happenings import ToolAnswered
 from perdure.store.journal import Journal
 from perdure.store.rows import ToolCommit
-from perdure.tools.port import ToolBox
 
 
 @dataclass(frozen=True)
@@ -21,8 +18,6 @@ class CallAnswerer:
     """The activity with its adapter."""
 
     journal: Journal
-    toolbox: ToolBox
-    transcripts: Transcripts
     beat_every_seconds: float
 
     @activity.defn(name=ANSWER_CALL)
@@ -34,9 +29,9 @@ class CallAnswerer:
             return ToolAnswered(order.key, order.call_id, call.status)
 
     async def _words(self, order: AnswerCallInput) -> str:
-        """What the model is told. A verdict's words never went through Temporal: they are found again."""
-        if order.code not in ("unknown_tool", "invalid_arguments"):
+        """What the model is told. A verdict's words never went through Temporal, where its code stands in for
+        them: they are filed with the call."""
+        if order.message != order.code:
             return order.message
-        run, call = await self.transcripts.run(order.run_id), await self.journal.get_call(order.run_id, order.call_id)
-        asked = verdict(self.toolbox, run.definition["tools"], call.key, call.name, call.arguments)
-        return asked.refusal or order.message
+        call = await self.journal.get_call(order.run_id, order.call_id)
+        return call.error.message if call.error else order.message

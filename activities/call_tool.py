@@ -7,20 +7,23 @@ started and never ended is not run again: its outcome is unknown, and the model 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
+from perdure.tools.policy import policies_of, withheld
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.lifeline import FaultHook, filed, finished, lifeline, unharmed, was_called_off, worker_is_stopping
 from activities.transcripts import Transcripts
-from perdure.contract import CALL_TOOL, CallToolInput
+from activities.verdicts import unknown_outcome
+from perdure.contract import CALL_TOOL, TOOL_PARKED, CallToolInput
 from perdure.core.happenings import ToolAnswered
 from perdure.core.state import Failure
 from perdure.store.journal import Journal
-from perdure.store.rows import Begun, CallRow, ToolCommit
+from perdure.store.rows import Begun, CallRow, RunRow, ToolCommit
 from perdure.tools.port import Tool, ToolBox, ToolCallContext, ToolTrouble
 from perdure.tools.spool import preview
 
@@ -52,13 +55,19 @@ class ToolCaller:
                 return _report(order, begun.ended)
             call = begun.call
             assert call is not None, "a call that has begun is there"
-            commit = await self._answer(order, call, self.toolbox.get(call.name), begun)
+            run = await self.transcripts.run(order.run_id)
+            commit = await self._answer(order, run, call, begun)
+            if commit.status == "unknown" and order.asks_about_unknown:
+                raise await finished(filed(lambda: self._parked(order, run, call, begun.attempt)))
+            if commit.status == "completed":
+                commit = self._as_policy_wants(order, run, call, commit)
             self.reached("tool.after_effect", call.name)
             ended = await finished(filed(lambda: self.journal.commit_tool(order.run_id, order.call_id, commit)))
             self.reached("tool.committed", call.name)
             return _report(order, ended)
 
-    async def _answer(self, order: CallToolInput, call: CallRow, tool: Tool | None, begun: Begun) -> ToolCommit:
+    async def _answer(self, order: CallToolInput, run: RunRow, call: CallRow, begun: Begun) -> ToolCommit:
+        tool = self.toolbox.get(call.name)
         if tool is None:
             return ToolCommit("failed", f"this worker has no tool {call.name!r}", "unknown_tool")
         if order.once and begun.lost_attempt is not None:
@@ -72,7 +81,7 @@ class ToolCaller:
             return ToolCommit("failed", f"given up after {order.last_attempt} attempts", "tool_error")
         self.reached("tool.before_effect", call.name)
         try:
-            text = await self._run(order, call, tool, begun.attempt)
+            text = await self._run(order, run, call, tool, begun.attempt)
         except TimeoutError:
             return ToolCommit(
                 "unknown" if order.once else "failed",
@@ -89,9 +98,8 @@ class ToolCaller:
             raise
         return await self._result(text)
 
-    async def _run(self, order: CallToolInput, call: CallRow, tool: Tool, attempt: int) -> str:
+    async def _run(self, order: CallToolInput, run: RunRow, call: CallRow, tool: Tool, attempt: int) -> str:
         arguments = call.arguments if isinstance(call.arguments, dict) else {}
-        run = await self.transcripts.run(order.run_id)
         context = ToolCallContext(
             run_id=order.run_id,
             session_id=run.session_id,
@@ -118,6 +126,22 @@ class ToolCaller:
         blob = await filed(lambda: self.journal.put_blob(body, "text/plain; charset=utf-8"))
         return ToolCommit("completed", preview(text, blob, len(body)), blob=blob, bytes=len(body))
 
+    def _as_policy_wants(self, order: CallToolInput, run: RunRow, call: CallRow, commit: ToolCommit) -> ToolCommit:
+        """A guardrail may withhold a result; a tool over its own budget says so in it."""
+        if ruling := withheld(policies_of(run.definition), call.name, commit.text):
+            words = f"The result is withheld by policy ({ruling.rule}): {ruling.reason or 'no reason given'}"
+            return ToolCommit("failed", words, "tool_denied")
+        if not order.over:
+            return commit
+        nudge = f"[Perdure] {call.name} is {order.over} over its budget of calls in this run. Do without it if you can."
+        return replace(commit, text=f"{commit.text}\n\n{nudge}")
+
+    async def _parked(self, order: CallToolInput, run: RunRow, call: CallRow, attempt: int) -> ApplicationError:
+        """Nobody knows what became of the call, and the policy wants a person to say."""
+        ask = unknown_outcome(run.definition, call, time.time_ns() // 1_000_000)
+        row = await self.journal.park_tool(order.run_id, order.call_id, attempt, ask)
+        return ApplicationError("a person decides", row.expires_ms, type=TOOL_PARKED, non_retryable=True)
+
     async def _retry(self, order: CallToolInput, attempt: int, trouble: ToolTrouble) -> ApplicationError:
         seconds = _RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS)) - 1]
         await self.journal.fail_tool_attempt(
@@ -138,9 +162,8 @@ class ToolCaller:
         attempt writes nothing."""
         if was_called_off():
             text = "The call was called off while it ran; it may or may not have taken effect."
-            await self.journal.commit_tool(
-                order.run_id, order.call_id, ToolCommit("unknown" if order.once else "failed", text, "cancelled")
-            )
+            commit = ToolCommit("unknown" if order.once else "failed", text, "cancelled")
+            await self.journal.commit_tool(order.run_id, order.call_id, commit, attempt=attempt)
         elif worker_is_stopping() and not order.once:
             await self.journal.fail_tool_attempt(
                 order.run_id,
@@ -152,4 +175,6 @@ class ToolCaller:
 
 
 def _report(order: CallToolInput, call: CallRow) -> ToolAnswered:
-    return ToolAnswered(order.key, order.call_id, call.status)
+    size = (call.outcome or {}).get("bytes", 0) if order.counts_bytes else 0
+    assert isinstance(size, int), "the journal files the size of a result as a number"
+    return ToolAnswered(order.key, order.call_id, call.status, size)

@@ -3,16 +3,24 @@ a turn reads only what is new. Bounded; losing an entry costs one more read."""
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from perdure.tools.client_tools import RunToolBox
+
+from activities.view import Exact
 from perdure.contract import Message
+from perdure.core.budget import TOKENS_PER_BYTE_PERMILLE
 from perdure.store.journal import Journal
 from perdure.store.rows import RunRow
+from perdure.tools.port import ToolBox
 
 SESSIONS_MAX = 64  # the busiest ones
 BYTES_MAX = 64 * 1024 * 1024  # of message text, roughly
 RUNS_MAX = 1_000
+CALIBRATION_SECONDS = 300.0  # a model that was seen to make more tokens of a byte is known everywhere after this
+CALIBRATION_MARGIN_PERMILLE = 1_100
 
 
 class Transcripts:
@@ -23,14 +31,50 @@ class Transcripts:
         self._sessions: OrderedDict[str, list[Message]] = OrderedDict()
         self._bytes: dict[str, int] = {}
         self._runs: OrderedDict[str, RunRow] = OrderedDict()
+        self._toolboxes: dict[str, ToolBox] = {}
+        self._exact: dict[str, Exact | None] = {}
+        self._permille: dict[str, int] = {}
+        self._calibrated = -CALIBRATION_SECONDS
 
     async def run(self, run_id: str) -> RunRow:
         """The run's constants (definition, session). Its status and usage may be stale."""
         if run_id not in self._runs:
             self._runs[run_id] = await self._journal.get_run(run_id)
             if len(self._runs) > RUNS_MAX:
-                self._runs.popitem(last=False)
+                oldest, _ = self._runs.popitem(last=False)
+                self._toolboxes.pop(oldest, None)
+                self._exact.pop(oldest, None)
         return self._runs[run_id]
+
+    def toolbox(self, run: RunRow, toolbox: ToolBox) -> ToolBox:
+        """The tools of a run: those of the registry that its agent names, and those its client answers."""
+        if run.id not in self._toolboxes:
+            definition = run.definition
+            self._toolboxes[run.id] = RunToolBox(toolbox, definition["tools"], definition.get("client_tools", []))
+        return self._toolboxes[run.id]
+
+    async def exact(self, run_id: str) -> Exact | None:
+        """How large the transcript was when a vendor counted it last."""
+        if run_id not in self._exact:
+            run = await self._journal.get_run(run_id)
+            known = run.exact_tokens is not None
+            self._exact[run_id] = Exact(run.exact_tokens or 0, run.exact_number) if known else None
+        return self._exact[run_id]
+
+    def count(self, run_id: str, exact: Exact) -> None:
+        self._exact[run_id] = exact
+
+    async def permille(self, model: str) -> int:
+        """The most thousandths of a token that a byte may be for this model: what no tokenizer exceeds, unless
+        this model's vendor was seen to count more."""
+        if time.monotonic() - self._calibrated > CALIBRATION_SECONDS:
+            self._calibrated = time.monotonic()
+            self._permille = {
+                row.model: TOKENS_PER_BYTE_PERMILLE * row.worst_permille * CALIBRATION_MARGIN_PERMILLE // 1_000_000
+                for row in await self._journal.calibrations()
+                if row.misses
+            }
+        return self._permille.get(model, TOKENS_PER_BYTE_PERMILLE)
 
     def blobs(self, session_id: str) -> SessionBlobs:
         """The spooled results of a session; nothing is read before somebody asks."""

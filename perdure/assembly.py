@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
-from perdure.core.spec import Limits, RunSpec, ToolRule
+from perdure.contract import LimitsDefinition, RateLimitDefinition, ToolDescription, core_limits
+from perdure.core.spec import RateLimit, RunSpec, ToolRule
 from perdure.providers import EndpointConfig, PriceConfig, build_catalog
 from perdure.providers.port import ModelCatalog
 from perdure.runs import Runs, connect
@@ -13,6 +16,7 @@ from perdure.settings import Settings
 from perdure.store.journal import Journal
 from perdure.store.rows import RunRow
 from perdure.store.sql import open_journal
+from perdure.tools.client_tools import RunToolBox
 from perdure.tools.limits import ToolLimits
 from perdure.tools.port import ToolBox
 from perdure.tools.registry import build_toolbox
@@ -69,26 +73,41 @@ async def assemble(settings: Settings, *, lazy: bool = True) -> Assembly:
 
 def run_spec(run: RunRow, settings: Settings, toolbox: ToolBox) -> RunSpec:
     """What the core is told of a run: the pinned definition, resolved against settings and tools."""
-    definition, limits = run.definition, run.definition["limits"]
+    definition, limits = run.definition, run.limits
+    policy, narrower = definition.get("policy"), definition.get("run_policy")
+    rates = [rate for each in (policy, narrower) if each for rate in each["rate_limits"]]
+    box = RunToolBox(toolbox, definition["tools"], definition.get("client_tools", []))
     return RunSpec(
         run_id=run.id,
         agent=definition["name"],
         model=definition["model"],
         deadline_ms=run.deadline_ms,
-        limits=Limits(
-            max_turns=limits.get("max_turns", settings.limits.max_turns),
-            max_tool_calls=limits.get("max_tool_calls", settings.limits.max_tool_calls),
-        ),
-        tools=tuple(
-            ToolRule(tool["name"], tool["effect"], tool["parallel"], tool["timeout_seconds"], tool["max_attempts"])
-            for tool in toolbox.describe(definition["tools"])
-        ),
+        limits=core_limits(limits),
+        tools=tuple(_tool_rule(tool, limits, rates) for tool in box.describe()),
+        rate_limits=tuple(RateLimit(rate["max_calls"], rate["window_seconds"]) for rate in rates),
+        on_limit=run.budget.on_limit if run.budget else None,
+        ask_about_unknown=any(each is not None and each["unknown_outcome"] == "ask" for each in (policy, narrower)),
         model_timeout_seconds=settings.worker.model_timeout_seconds,
         model_max_attempts=settings.worker.model_max_attempts,
         heartbeat_timeout_seconds=settings.worker.heartbeat_timeout_seconds,
         continue_as_new_events=settings.worker.continue_as_new_events,
         previews=settings.previews,
         search_attributes=settings.search_attributes,
+    )
+
+
+def _tool_rule(tool: ToolDescription, limits: LimitsDefinition, rates: Sequence[RateLimitDefinition]) -> ToolRule:
+    own = limits.get("tools", {}).get(tool["name"])
+    return ToolRule(
+        tool["name"],
+        tool["effect"],
+        tool["parallel"],
+        tool["timeout_seconds"],
+        tool["max_attempts"],
+        tool["answered_by"],
+        own["max_calls"] if own else None,
+        own["on_exceed"] if own else "block",
+        tuple(index for index, rate in enumerate(rates) if fnmatchcase(tool["name"], rate["tool"])),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Literal, NotRequired, TypedDict
 from perdure.core.happenings import Order
 from perdure.core.numbers import Numbers
 from perdure.core.policy import OnExpiry, PolicyAction
-from perdure.core.spec import AnsweredBy, Effect, OnExceed, OnLimit, RunSpec
+from perdure.core.spec import AnsweredBy, Effect, Limits, OnExceed, OnLimit, RunSpec
 from perdure.core.state import Json, OutboxEvent, Outcome, RunState
 
 # Names in Temporal --------------------------------------------------------------------------------
@@ -260,6 +260,17 @@ class LimitsDefinition(TypedDict, total=False):
     max_depth: int
     tool_output_bytes_per_turn: int | None
     tools: dict[str, ToolBudgetDefinition]
+
+
+def core_limits(limits: LimitsDefinition) -> Limits:
+    """What the core must know of a run's limits; those of single tools are in its tool rules."""
+    default = Limits()
+    return Limits(
+        max_turns=limits.get("max_turns", default.max_turns),
+        max_tool_calls=limits.get("max_tool_calls", default.max_tool_calls),
+        max_questions=limits.get("max_questions", default.max_questions),
+        tool_output_bytes_per_turn=limits.get("tool_output_bytes_per_turn"),
+    )
 
 
 class BudgetDefinition(TypedDict, total=False):

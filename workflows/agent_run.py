@@ -9,17 +9,16 @@ import asyncio
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
-    from perdure.contract import RUN_OVER, SIGNAL_CANCEL, UPDATE_SAY, WORKFLOW, AgentRunInput
-    from perdure.core.actions import Action, Done, InFlight
+    from perdure.contract import SIGNAL_ORDERS, WORKFLOW, AgentRunInput, Orders
+    from perdure.core.actions import Action, Decision, Done, InFlight
     from perdure.core.decide import decide
     from perdure.core.evolve import begin, evolve
-    from perdure.core.happenings import CancelRequested, Happening, MessageArrived, Started
+    from perdure.core.happenings import CancelRequested, Happening, Started, StatusReached
     from perdure.core.state import Outcome
     from workflows.perform import activity_for, happening_of
-    from workflows.shown import details, show_end
+    from workflows.shown import details, show_end, show_status
 
 
 @workflow.defn(name=WORKFLOW)
@@ -44,8 +43,8 @@ class AgentRun:
             if self._broken:
                 raise self._broken
             if self._may_continue_as_new():
-                workflow.continue_as_new(AgentRunInput(start.spec, self._goal, self._state))
-            match decide(self._state, _now_ms()):
+                workflow.continue_as_new(AgentRunInput(self._state.spec, self._goal, self._state))
+            match self._decision():
                 case Done(outcome):
                     await workflow.wait_condition(workflow.all_handlers_finished)
                     workflow.set_current_details(details(self._state, self._goal))
@@ -57,22 +56,23 @@ class AgentRun:
             workflow.set_current_details(details(self._state, self._goal))
             await self._something_happens()
 
-    @workflow.signal(name=SIGNAL_CANCEL, description="End the run at the next safe point.")
-    def cancel(self, reason: str) -> None:
-        self._happened.append(CancelRequested(reason))
-
-    @workflow.update(name=UPDATE_SAY, description="Put an accepted message before the agent.")
-    def say(self, message_id: str) -> None:
-        self._happened.append(MessageArrived(message_id))
-
-    @say.validator
-    def _may_say(self, message_id: str) -> None:
-        if self._state.finishing or self._state.ended:
-            raise ApplicationError("the run is over", type=RUN_OVER, non_retryable=True)
+    @workflow.signal(name=SIGNAL_ORDERS, description="What the journal was told about this run.")
+    def orders(self, brought: Orders) -> None:
+        self._happened.extend(brought.orders)
 
     def _take_what_happened(self) -> None:
         while self._happened:
             self._state = evolve(self._state, self._happened.pop(0))
+
+    def _decision(self) -> Decision:
+        """What the core wants now; a status that readers were not told yet is said first."""
+        decision = decide(self._state, _now_ms())
+        if isinstance(decision, InFlight) and decision.status != self._state.told:
+            reached = StatusReached(decision.status, decision.reason, decision.wake_at_ms)
+            self._state = evolve(self._state, reached)
+            show_status(self._state)
+            decision = decide(self._state, _now_ms())
+        return decision
 
     def _reconcile(self, actions: tuple[Action, ...]) -> None:
         wanted = {action.key for action in actions}
@@ -83,7 +83,7 @@ class AgentRun:
         for action in actions:
             if action.key not in self._in_flight:
                 handle = activity_for(action, self._state)
-                self._state = evolve(self._state, Started(action))
+                self._state = evolve(self._state, Started(action, _now_ms()))
                 self._in_flight[action.key] = handle
                 asyncio.create_task(self._await_end(action, handle))  # noqa: RUF006  (the loop's own tasks live as long as the run)
 
@@ -104,7 +104,10 @@ class AgentRun:
                 self._alarm.cancel()
             self._alarm_ms = wake_at_ms
             seconds = max(0.0, (wake_at_ms - _now_ms()) / 1000)
-            self._alarm = asyncio.create_task(workflow.sleep(timedelta(seconds=seconds), summary="deadline of the run"))
+            summary = (
+                "deadline of the run" if wake_at_ms == self._state.spec.deadline_ms else "until something asked expires"
+            )
+            self._alarm = asyncio.create_task(workflow.sleep(timedelta(seconds=seconds), summary=summary))
 
     async def _something_happens(self) -> None:
         alarm_was_set = self._alarm is not None and not self._alarm.done()

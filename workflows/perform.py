@@ -16,26 +16,37 @@ from temporalio.exceptions import TimeoutError as ActivityTimeout
 with workflow.unsafe.imports_passed_through():
     from perdure.contract import (
         ANSWER_CALL,
+        BUDGET_REACHED,
         CALL_MODEL,
         CALL_TOOL,
+        INTERRUPTED,
         MODEL_TROUBLE,
+        NOTHING_NEW,
         RECORD,
         RUN_OVER,
+        SETTLE_ASK,
+        TOOL_PARKED,
         AnswerCallInput,
         CallModelInput,
         CallToolInput,
         RecordInput,
+        SettleAskInput,
     )
-    from perdure.core.actions import Action, AnswerCall, CallModel, CallTool, Finish, Record
+    from perdure.core.actions import Action, AnswerCall, CallModel, CallTool, Finish, Record, SettleAsk
     from perdure.core.happenings import (
         ActionCancelled,
+        AskSettled,
+        BudgetReached,
         EndedElsewhere,
         Happening,
         ModelFailed,
+        ModelInterrupted,
         ModelResponded,
+        NothingNew,
         Recorded,
         ToolAnswered,
         ToolLost,
+        ToolParked,
     )
     from perdure.core.state import Failure, RunState
 
@@ -67,16 +78,18 @@ def activity_for(action: Action, state: RunState) -> workflow.ActivityHandle[obj
     """Start the activity that does ``action``; it carries the whole outbox of ``state``."""
     spec, outbox = state.spec, state.outbox
     match action:
-        case CallModel(key, turn, apply):
+        case CallModel(key, turn, apply, only_for_messages, wrap_up, closes, tool_output_bytes):
             return _start(
                 CALL_MODEL,
-                CallModelInput(spec.run_id, key, turn, apply, outbox),
+                CallModelInput(
+                    spec.run_id, key, turn, apply, only_for_messages, wrap_up, closes, tool_output_bytes, outbox
+                ),
                 state,
-                f"turn {turn} · {spec.model}",
+                f"{'wrap-up' if wrap_up else f'turn {turn}'} · {spec.model}",
                 spec.model_timeout_seconds + _MARGIN_SECONDS,
                 ModelResponded,
             )
-        case CallTool(key, call_id, turn, rule):
+        case CallTool(key, call_id, turn, rule, over):
             return _start(
                 CALL_TOOL,
                 CallToolInput(
@@ -87,12 +100,24 @@ def activity_for(action: Action, state: RunState) -> workflow.ActivityHandle[obj
                     rule.timeout_seconds,
                     rule.max_attempts,
                     rule.effect == "once",
+                    over,
+                    spec.limits.tool_output_bytes_per_turn is not None,
+                    spec.ask_about_unknown and rule.effect == "once",
                     outbox,
                 ),
                 state,
                 f"turn {turn} · {rule.name}",
                 rule.timeout_seconds + _MARGIN_SECONDS,
                 ToolAnswered,
+            )
+        case SettleAsk(key, call_id, turn, tool):
+            return _start(
+                SETTLE_ASK,
+                SettleAskInput(spec.run_id, key, call_id, turn, outbox),
+                state,
+                f"turn {turn} · nobody decided about {tool} in time",
+                _WRITE_SECONDS,
+                AskSettled,
             )
         case AnswerCall(key, call_id, turn, tool, code, message):
             return _start(
@@ -147,8 +172,8 @@ async def happening_of(
         return await handle  # type: ignore[return-value]  # activities report happenings, by result_type
     except ActivityError as error:
         cause = error.cause
-        if isinstance(cause, ApplicationError) and cause.type == RUN_OVER:
-            return EndedElsewhere(cause.details[0])
+        if isinstance(cause, ApplicationError) and (said := _said(action, cause)):
+            return said
         # What was called off is not tried again: it may end with its attempt's failure, or with its lost worker.
         if is_cancelled_exception(error) or action.key in called_off:
             return ActionCancelled(action.key)
@@ -159,6 +184,23 @@ async def happening_of(
                 return ToolLost(key, call_id, "tool_outcome_unknown", f"the call ended without a result: {cause}")
             case _:
                 raise  # the journal cannot take the run's end: the workflow fails, for people to see
+
+
+def _said(action: Action, cause: ApplicationError) -> Happening | None:
+    """What an activity says by failing: that it did not come to what it was asked for, and why."""
+    match action, cause.type:
+        case _, name if name == RUN_OVER:
+            return EndedElsewhere(cause.details[0])
+        case CallModel(key), name if name == BUDGET_REACHED:
+            return BudgetReached(key, cause.details[0])
+        case CallModel(key), name if name == NOTHING_NEW:
+            return NothingNew(key)
+        case CallModel(key), name if name == INTERRUPTED:
+            return ModelInterrupted(key)
+        case CallTool(key, call_id), name if name == TOOL_PARKED:
+            return ToolParked(key, call_id, cause.details[0])
+        case _:
+            return None
 
 
 def _model_failure(key: str, cause: BaseException | None) -> Failure:

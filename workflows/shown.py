@@ -18,16 +18,55 @@ def details(state: RunState, goal: str) -> str:
     """Not kept in history: the UI asks the worker for it."""
     usage = state.usage
     cost = "unknown" if usage.unpriced_calls else f"${usage.cost_micros / 1_000_000:.6f}"
-    waits = ", ".join(state.in_flight) or "nothing"
+    flying = ", ".join(state.in_flight) or "nothing"
+    waits = "".join(f"- waits for **{line}**\n" for line in _waits(state))
     return (
         f"**{state.status}** · {state.turn} of at most {state.spec.limits.max_turns} turns answered\n\n"
+        f"{waits}\n"
         f"{goal if state.spec.previews else ''}\n\n"
         f"- agent `{state.spec.agent}`, model `{state.spec.model}`\n"
         f"- {usage.input_tokens} tokens in, {usage.output_tokens} out, cost {cost}\n"
         f"- {state.tool_calls} tool calls\n"
-        f"- in flight: {waits}\n"
+        f"- in flight: {flying}\n"
         f"- `perdure show {state.spec.run_id}` · `perdure cancel {state.spec.run_id}`\n"
     )
+
+
+def _waits(state: RunState) -> list[str]:
+    """What the run waits for, each with the command that resolves it."""
+    run_id = state.spec.run_id
+    lines = [
+        f"{_ASKED[call.waits]} `{call.tool}`: `{_COMMAND[call.waits].format(run=run_id, call=call.call_id)}`"
+        for call in state.open_calls
+        if call.waits and not call.answered
+    ]
+    if state.paused:
+        lines.append(f"somebody to go on (paused: {state.paused}): `perdure resume {run_id}`")
+    if state.reached and state.spec.on_limit == "pause":
+        lines.append(f"a larger budget ({state.reached} is reached): `perdure budget {run_id} --max-cost …`")
+    return lines
+
+
+_ASKED = {
+    "approval": "approval of",
+    "question": "an answer to",
+    "client_tool": "the client's result of",
+    "unknown_outcome": "a person's word on what became of",
+}
+_COMMAND = {
+    "approval": "perdure approve {run} --call {call}",
+    "question": "perdure answer {run} --call {call}",
+    "client_tool": "POST /v1/runs/{run}/tool_results",
+    "unknown_outcome": "perdure approvals {run}",
+}
+
+
+def show_status(state: RunState) -> None:
+    """One upsert when the status that readers see changes."""
+    if state.spec.search_attributes:
+        workflow.upsert_search_attributes(
+            [_STATUS.value_set(state.told), _NEEDS_ACTION.value_set(state.told == "requires_action")]
+        )
 
 
 def show_end(state: RunState, outcome: Outcome) -> None:

@@ -75,22 +75,30 @@ class Account:
 @dataclass(frozen=True, slots=True)
 class Ask:
     """What a model call wants: ``input_tokens`` is an upper bound, ``output_tokens`` the cap the agent has
-    asked for (or the default). ``wrap_up`` may spend what was kept aside."""
+    asked for (or the default). ``wrap_up`` may spend what was kept aside. ``permille`` is how many thousandths
+    of a token a byte may be, for what is still added."""
 
     input_tokens: int
     output_tokens: int
     price: Price
     wrap_up: bool = False
+    permille: int = TOKENS_PER_BYTE_PERMILLE
+
+    def with_added(self, added_bytes: int, added_messages: int) -> Ask:
+        """The same call with more in its prompt."""
+        bound = input_bound(self.input_tokens, added_bytes, added_messages, self.permille)
+        return Ask(bound, self.output_tokens, self.price, self.wrap_up, self.permille)
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The call fits. ``output_tokens`` is the cap it must be sent with; ``clamped_by`` names the limit that
-    lowered it. ``amount`` is what was reserved."""
+    """The call fits. ``output_tokens`` is the cap it must be sent with when a budget is ``binding``;
+    ``clamped_by`` names the limit that lowered it. ``amount`` is what was reserved."""
 
     output_tokens: int
     amount: Amount
     clamped_by: str = ""
+    binding: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +111,14 @@ class Reached:
 def reserve(budget: Budget, account: Account, ask: Ask) -> Grant | Reached:
     """The largest output cap that the tightest limit can pay for, or the limit that cannot pay for the floor."""
     cap, clamped_by = ask.output_tokens, ""
-    for limit, affordable in _affordable(budget, account, ask):
+    limits = _affordable(budget, account, ask)
+    for limit, affordable in limits:
         if affordable < cap:
             cap, clamped_by = affordable, limit
     floor = WRAP_UP_FLOOR_TOKENS if ask.wrap_up else OUTPUT_FLOOR_TOKENS
     if cap < min(floor, ask.output_tokens):
         return Reached(clamped_by)
-    return Grant(cap, worst_case(ask, cap), clamped_by)
+    return Grant(cap, worst_case(ask, cap), clamped_by, binding=bool(limits))
 
 
 def worst_case(ask: Ask, output_tokens: int) -> Amount:
