@@ -6,21 +6,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from perdure.core.actions import Action, AnswerCall, CallTool, SettleAsk
-from perdure.core.keys import tool_key
+from perdure.core.keys import answer_key, settle_key, tool_key
 from perdure.core.spec import PARALLEL_TOOLS_MAX, ToolRule
 from perdure.core.state import OpenCall, RunState, RunStatus
 
+WRITTEN_AT_ONCE_MAX = PARALLEL_TOOLS_MAX  # answers without a run, beside the calls that run
 SKIPPED = "not run: a message arrived that changes what is wanted; it follows"
+GIVEN_UP = (
+    "The call was started, and nobody knows what became of it. It was not run again, because a message arrived that "
+    "changes what is wanted; it follows. The call may or may not have taken effect: check before you repeat it."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class WantedCalls:
     """``wake_at_ms`` is when time alone changes the answer (0: never). ``idle`` is the run's status should no
-    call be in flight, ``reason`` what it waits for."""
+    call be in flight (None: as it was told), ``reason`` what it waits for."""
 
     actions: tuple[Action, ...]
     wake_at_ms: int
-    idle: RunStatus
+    idle: RunStatus | None
     reason: str
 
 
@@ -28,6 +33,7 @@ def wanted_calls(state: RunState, now_ms: int) -> WantedCalls:
     """The turn's calls in the order asked: parallel-safe neighbours together, others as barriers. What runs
     goes on. A call that waits for people, for the client or for a rate limit holds nobody up."""
     wanted: list[Action] = []
+    written: list[Action] = []
     running = [call for call in state.open_calls if not call.answered and tool_key(call) in state.in_flight]
     alone = any(not state.spec.rule(call.tool).parallel for call in running)
     count, behind_a_barrier, wake_at_ms, rate_limited = len(running), False, 0, ""
@@ -38,9 +44,11 @@ def wanted_calls(state: RunState, now_ms: int) -> WantedCalls:
         if key in state.in_flight:
             wanted.append(CallTool(key, call.call_id, state.turn, rule, call.over))
         elif refused := _refusal(state, call):
-            wanted.append(refused)
+            written.append(refused)
+        elif answer_key(call) in state.in_flight:  # it was to be given up, and is to run again: not both at once
+            continue
         elif call.waits and now_ms >= call.expires_ms:
-            wanted.append(SettleAsk(f"settle-{call.call_id}-{call.round}", call.call_id, state.turn, call.tool))
+            written.append(SettleAsk(settle_key(call), call.call_id, state.turn, call.tool))
         elif call.waits:
             wake_at_ms = _earlier(wake_at_ms, call.expires_ms)
         elif behind_a_barrier or count >= PARALLEL_TOOLS_MAX:
@@ -53,19 +61,23 @@ def wanted_calls(state: RunState, now_ms: int) -> WantedCalls:
             wanted.append(CallTool(key, call.call_id, state.turn, rule, call.over))
             count, alone = count + 1, not rule.parallel
     people = sorted({call.waits for call in state.open_calls if call.waits and not call.answered})
-    idle: RunStatus = "requires_action" if people else "waiting"
+    idle: RunStatus | None = "requires_action" if people else "waiting" if rate_limited else None
+    written.sort(key=lambda action: action.key not in state.in_flight)
+    wanted += written[:WRITTEN_AT_ONCE_MAX]  # a model that asks for thousands of calls does not get as many workers
     return WantedCalls(tuple(wanted), wake_at_ms, idle, ", ".join(people) or f"rate_limit: {rate_limited}")
 
 
 def _refusal(state: RunState, call: OpenCall) -> AnswerCall | None:
-    """A call that must not run is answered; so is one that has not begun when a message steers the run."""
+    """A call that must not run is answered; so is one that is not running when a message steers the run."""
     if call.refusal is not None:
         code, words = call.refusal_code, call.refusal
-    elif state.steering:
-        code, words = "skipped", SKIPPED
-    else:
+    elif not state.steering:
         return None
-    return AnswerCall(f"answer-{call.call_id}", call.call_id, state.turn, call.tool, code, words)
+    elif call.begun:
+        code, words = "tool_outcome_unknown", GIVEN_UP
+    else:
+        code, words = "skipped", SKIPPED
+    return AnswerCall(answer_key(call), call.call_id, state.turn, call.tool, code, words)
 
 
 def _free_at_ms(state: RunState, rule: ToolRule, wanted: Sequence[Action], now_ms: int) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from perdure.core.actions import Action, CallModel, Decision, Done, Finish, InFlight, Record
 from perdure.core.calls import wanted_calls
+from perdure.core.happenings import StatusReached
 from perdure.core.keys import model_key, wrap_up_key
 from perdure.core.numbers import union
 from perdure.core.state import Failure, Outcome, RunState, RunStatus
@@ -57,6 +58,15 @@ def _work(state: RunState, now_ms: int) -> Decision:
     return _in_flight(state, call)
 
 
+def untold(state: RunState, decision: Decision) -> StatusReached | None:
+    """What readers must be told before the decision is carried out: the status, when it or its reason is new."""
+    match decision:
+        case InFlight(_, wake_at_ms, status, reason) if (status, reason) != (state.told, state.told_reason):
+            return StatusReached(status, reason, wake_at_ms)
+        case _:
+            return None
+
+
 def reached_limit(state: RunState) -> str:
     """The limit that stands in the way of another turn, or nothing. With a budget that wraps up, the last of
     ``max_turns`` is the wrap-up."""
@@ -68,22 +78,25 @@ def reached_limit(state: RunState) -> str:
 
 
 def _at_limit(state: RunState, limit: str) -> Decision:
-    """A limit is reached: hold until it is raised, say what is done, or just end."""
+    """A limit is reached: hold until it is raised, say what is done, or just end. A last call that has begun is not
+    taken back, whatever became of the limits."""
+    outcome = Outcome("incomplete", "max_turns" if limit == "max_turns" else "budget_reached")
+    if state.wrapped_up or wrap_up_key(state) in state.in_flight:
+        return _wind_up(state, outcome)
     if state.spec.on_limit == "pause":
         return _in_flight(state, idle="paused", reason=f"budget_reached: {limit}")
-    outcome = Outcome("incomplete", "max_turns" if limit == "max_turns" else "budget_reached")
-    if state.spec.on_limit == "wrap_up" and (limit != "max_turns" or state.turn < state.spec.limits.max_turns):
-        return _wind_up(state, outcome)
-    return _finish(state, outcome)
+    return _wind_up(state, outcome) if state.spec.on_limit == "wrap_up" else _finish(state, outcome)
 
 
 def _wind_up(state: RunState, outcome: Outcome) -> Decision:
     """One last call without tools that says what is done and what is not; then the outcome. An agent that has
-    done nothing yet has nothing to say, and whoever cancels twice does not want to hear it."""
-    at_once = state.cancel is not None and (state.cancel.at_once or state.turn == 0)
-    if state.wrapped_up or at_once:
-        return _finish(state, outcome)
+    done nothing yet has nothing to say, one that has used its turns has none left to say it, and whoever cancels
+    twice does not want to hear it."""
     key = wrap_up_key(state)
+    at_once = state.cancel is not None and (state.cancel.at_once or state.turn == 0)
+    no_turn_left = state.turn >= state.spec.limits.max_turns and key not in state.in_flight
+    if state.wrapped_up or at_once or no_turn_left:
+        return _finish(state, outcome)
     if any(other != key and not other.startswith("record-") for other in state.in_flight):
         return _in_flight(state)
     return _in_flight(state, CallModel(key, state.turn + 1, wrap_up=True, closes=state.unsettled))
@@ -115,6 +128,9 @@ def _in_flight(
     if not starts_one and fresh not in records and any(event.carried_by is None for event in state.outbox):
         records.append(fresh)
     works = any(not isinstance(action, Finish) for action in actions)
-    status = state.told if state.cancel else "running" if works else idle or state.told
     wake_at_ms = min(wake_at_ms or state.spec.deadline_ms, state.spec.deadline_ms)
-    return InFlight((*actions, *records), wake_at_ms, status, "" if works else reason)
+    if works and not state.cancel:
+        return InFlight((*actions, *records), wake_at_ms, "running")
+    if idle and not state.cancel:
+        return InFlight((*actions, *records), wake_at_ms, idle, reason)
+    return InFlight((*actions, *records), wake_at_ms, state.told, state.told_reason)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
-from perdure.core.actions import Action, CallModel, CallTool, Finish
+from perdure.core.actions import Action, AnswerCall, CallModel, CallTool, Finish
 from perdure.core.happenings import (
     ActionCancelled,
     AskSettled,
@@ -30,9 +30,9 @@ from perdure.core.happenings import (
     ToolLost,
     ToolParked,
 )
-from perdure.core.keys import is_model_key, is_wrap_up_key
-from perdure.core.numbers import without
-from perdure.core.orders import answered, cancelled, changed, obeyed
+from perdure.core.keys import is_model_key, is_wrap_up_key, settle_key, tool_key
+from perdure.core.numbers import union, without
+from perdure.core.orders import answered, approved, cancelled, changed, obeyed, open_call, said_before
 from perdure.core.outbox import say
 from perdure.core.spec import RunSpec
 from perdure.core.state import Failure, Json, OpenCall, Outcome, RunState, Usage
@@ -72,7 +72,7 @@ def evolve(state: RunState, happening: Happening) -> RunState:
         case ModelFailed():
             return _failed(_over(state, happening.key, committed=False), happening)
         case ModelInterrupted():
-            return _interrupted(_over(state, happening.key, committed=True))
+            return _interrupted(_over(state, happening.key, committed=True), happening)
         case NothingNew():
             return _nothing_new(_over(state, happening.key, committed=True))
         case BudgetReached():
@@ -80,11 +80,9 @@ def evolve(state: RunState, happening: Happening) -> RunState:
         case ToolAnswered():
             return _tool_answered(_over(state, happening.key, committed=True), happening)
         case ToolParked():
-            parked = _over(state, happening.key, committed=True)
-            return changed(parked, happening.call_id, waits="unknown_outcome", expires_ms=happening.expires_ms)
+            return _parked(_over(state, happening.key, committed=True), happening)
         case ToolLost():
-            lost = _over(state, happening.key, committed=False)
-            return changed(lost, happening.call_id, refusal=happening.message, refusal_code=happening.code)
+            return _lost(_over(state, happening.key, committed=False), happening)
         case AskSettled():
             return _settled(_over(state, happening.key, committed=True), happening)
         case Recorded():
@@ -96,8 +94,15 @@ def evolve(state: RunState, happening: Happening) -> RunState:
 
 
 def _started(state: RunState, started: Started) -> RunState:
-    """An outcome that is being recorded is never taken back: from here on messages come too late."""
+    """An outcome that is being recorded is never taken back: from here on messages come too late. Nor is an answer
+    without a run, or a last call: what they stand for is kept."""
     action = started.action
+    if isinstance(action, CallTool):
+        state = changed(state, action.call_id, begun=True)
+    if isinstance(action, AnswerCall):
+        state = changed(state, action.call_id, refusal=action.message, refusal_code=action.code)
+    if isinstance(action, CallModel) and action.wrap_up and not state.cancel:
+        state = replace(state, reached=state.reached or "max_turns")
     return replace(
         state,
         in_flight=(*state.in_flight, action.key),
@@ -129,7 +134,7 @@ def _told(state: RunState, reached: StatusReached) -> RunState:
             for call in state.open_calls
             if call.waits and not call.answered
         ]
-    return say(replace(state, told=reached.status), _EVENT_OF_STATUS[reached.status], data)
+    return say(replace(state, told=reached.status, told_reason=reached.reason), _EVENT_OF_STATUS[reached.status], data)
 
 
 def _over(state: RunState, key: str, *, committed: bool) -> RunState:
@@ -157,35 +162,37 @@ def _responded(state: RunState, answer: ModelResponded) -> RunState:
         state = _opened(state, call)
     final = not state.open_calls and answer.stop != "pause" and not answer.limit
     waiting = bool(state.steering or state.queued)
-    return replace(state, final=final, awaits_reply=not state.open_calls and (waiting or not final))
+    state = replace(state, final=final, awaits_reply=not state.open_calls and (waiting or not final))
+    return said_before(state)
 
 
 def _opened(state: RunState, asked: CallAsked) -> RunState:
-    """One more call of the turn, counted against the run's limits and the tool's own."""
+    """One more call of the turn, counted against the run's limits and the tool's own. What is refused for a limit
+    counts towards none, so that a limit that is raised again means what it says."""
     limits, rule = state.spec.limits, state.spec.rule(asked.tool)
-    counted = dict(state.tool_counts)
+    tool_calls, questions, counted = state.tool_calls, state.questions, dict(state.tool_counts)
     used = counted.get(asked.tool, 0)
     call = OpenCall(
         asked.call_id, asked.tool, refusal=asked.refusal, refusal_code=asked.refusal_code, waits=asked.waits,
         expires_ms=asked.expires_ms,
     )  # fmt: skip
-    questions = state.questions
-    if state.tool_calls >= limits.max_tool_calls:
+    if tool_calls >= limits.max_tool_calls:
         call = _refused(call, f"this run may make {limits.max_tool_calls} tool calls, and has made them")
-    elif asked.refusal is None and rule.max_calls is not None:
-        counted[asked.tool] = used + 1
-        if used >= rule.max_calls and rule.on_exceed == "block":
-            call = _refused(call, f"{asked.tool} may be called {rule.max_calls} times in this run, and has been")
-        else:
+    elif asked.refusal is not None:
+        tool_calls += 1
+    elif asked.waits == "question" and questions >= limits.max_questions:
+        call = _refused(call, f"people may be asked {limits.max_questions} times in this run, and have been")
+    elif rule.max_calls is not None and used >= rule.max_calls and rule.on_exceed == "block":
+        call = _refused(call, f"{asked.tool} may be called {rule.max_calls} times in this run, and has been")
+    else:
+        tool_calls, questions = tool_calls + 1, questions + (asked.waits == "question")
+        if rule.max_calls is not None:
+            counted[asked.tool] = used + 1
             call = replace(call, over=max(0, used + 1 - rule.max_calls))
-    if call.waits == "question":
-        questions += 1
-        if questions > limits.max_questions:
-            call = _refused(call, f"people may be asked {limits.max_questions} times in this run, and have been")
     return replace(
         state,
         open_calls=(*state.open_calls, call),
-        tool_calls=min(state.tool_calls + 1, limits.max_tool_calls),
+        tool_calls=tool_calls,
         tool_counts=tuple(counted.items()),
         questions=questions,
     )
@@ -212,11 +219,14 @@ def _failed(state: RunState, failed: ModelFailed) -> RunState:
     return replace(state, failure=failed.failure)
 
 
-def _interrupted(state: RunState) -> RunState:
-    """The half answer is in the transcript; the next call is another turn."""
+def _interrupted(state: RunState, interrupted: ModelInterrupted) -> RunState:
+    """The half answer is in the transcript; the next call is another turn, and takes along what interrupted."""
+    state = _applied(state)
     return replace(
-        _applied(state), turn=state.turn + 1, recalled=0, last_stop="interrupted", final=False, awaits_reply=True,
-        turn_bytes=0,
+        state, turn=state.turn + 1, recalled=0, last_stop="interrupted", final=False, awaits_reply=True, turn_bytes=0,
+        unsettled="", early=(),
+        steering=union(state.steering, without(interrupted.by, state.orders)),
+        orders=union(state.orders, interrupted.by),
     )  # fmt: skip
 
 
@@ -235,19 +245,40 @@ def _tool_answered(state: RunState, result: ToolAnswered) -> RunState:
     return answered(replace(state, turn_bytes=state.turn_bytes + result.bytes), result.call_id)
 
 
+def _parked(state: RunState, parked: ToolParked) -> RunState:
+    """Only of the attempt that counts; somebody may have decided already."""
+    call = open_call(state, parked.call_id)
+    if call is None or parked.key != tool_key(call):
+        return state
+    waits = changed(state, call.call_id, waits="unknown_outcome", expires_ms=parked.expires_ms, round=call.round + 1)
+    return said_before(waits, call.call_id)
+
+
+def _lost(state: RunState, lost: ToolLost) -> RunState:
+    """Only of the attempt that counts: one that was given up is nobody's loss, and an answer that was not written
+    is written again."""
+    call = open_call(state, lost.call_id)
+    if call is None or lost.key != tool_key(call):
+        return state
+    return changed(state, call.call_id, refusal=lost.message, refusal_code=lost.code)
+
+
 def _settled(state: RunState, settled: AskSettled) -> RunState:
+    """An answer and a failure are facts. Going on and waiting longer mean something only while the call waits for
+    what was settled: the order that decided may have come first."""
+    if settled.outcome == "failed":
+        message = "nobody decided about a call in time, and its policy ends the run then"
+        return replace(state, failure=Failure("tool_error", message, call_id=settled.call_id))
+    if settled.outcome == "answered":
+        return answered(state, settled.call_id)
+    call = open_call(state, settled.call_id)
+    if call is None or not call.waits or settled.key != settle_key(call):
+        return state
     match settled.outcome:
         case "approved":
-            waits = "client_tool" if settled.expires_ms else ""
-            return changed(state, settled.call_id, waits=waits, expires_ms=settled.expires_ms)
-        case "answered":
-            return answered(state, settled.call_id)
+            return approved(state, call, settled.expires_ms)
         case "escalated":
-            call = next(call for call in state.open_calls if call.call_id == settled.call_id)
-            return changed(state, settled.call_id, expires_ms=settled.expires_ms, round=call.round + 1)
-        case "failed":
-            message = "nobody decided about a call in time, and its policy ends the run then"
-            return replace(state, failure=Failure("tool_error", message, call_id=settled.call_id))
+            return changed(state, call.call_id, expires_ms=settled.expires_ms, round=call.round + 1)
         case _:
             assert_never(settled.outcome)
 
@@ -261,7 +292,7 @@ def _called_off(state: RunState, key: str) -> RunState:
     turn be wanted again, it is another call."""
     if not is_model_key(key):
         return state
-    return replace(state, recalled=state.recalled + 1, unsettled=key)
+    return replace(state, recalled=state.recalled + 1, unsettled=key, early=())
 
 
 def _sum(total: Usage, more: Usage) -> Usage:

@@ -75,9 +75,11 @@ class ModelFailed:
 
 @dataclass(frozen=True, slots=True)
 class ModelInterrupted:
-    """A model call was cut short by a message; what it had said is in the transcript, marked."""
+    """A model call was cut short by messages; what it had said is in the transcript, marked. ``by`` are their
+    numbers, which are those of their orders: the journal may have told the worker before the orders came here."""
 
     key: str
+    by: Numbers = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,15 @@ def tool_key(call: OpenCall) -> str:
     return f"tool-{call.call_id}" + _again(call.round)
 
 
+def settle_key(call: OpenCall) -> str:
+    """A call that waits anew is settled anew."""
+    return f"settle-{call.call_id}-{call.round}"
+
+
+def answer_key(call: OpenCall) -> str:
+    return f"answer-{call.call_id}"
+
+
 def is_model_key(key: str) -> bool:
     return key.startswith(("model-", "wrap-up-"))
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any, assert_never
 
 from perdure.core.happenings import Order
-from perdure.core.keys import model_key
-from perdure.core.numbers import contains, with_number, without
+from perdure.core.keys import is_model_key, is_wrap_up_key, model_key, tool_key
+from perdure.core.numbers import contains, union, with_number, without
 from perdure.core.outbox import say
-from perdure.core.state import Cancel, OpenCall, RunState
+from perdure.core.state import Cancel, OpenCall, RunState, Word
 
 
 def obeyed(state: RunState, order: Order) -> RunState:
@@ -26,10 +26,9 @@ def obeyed(state: RunState, order: Order) -> RunState:
         case "withdraw":
             return _withdrawn(state, order)
         case "approve":
-            waits = "client_tool" if order.expires_ms else ""
-            return changed(state, order.call_id, waits=waits, expires_ms=order.expires_ms)
+            return said(state, Word(order.call_id, answered=False, expires_ms=order.expires_ms))
         case "answer":
-            return answered(state, order.call_id)
+            return said(state, Word(order.call_id, answered=True))
         case "pause":
             return replace(state, paused=order.reason or "user")
         case "resume":
@@ -50,7 +49,44 @@ def cancelled(state: RunState, reason: str) -> RunState:
         return state
     if state.cancel:
         return replace(state, cancel=replace(state.cancel, at_once=True))
-    return say(replace(state, cancel=Cancel(reason), told="cancelling"), "run.cancelling", {"reason": reason})
+    return say(
+        replace(state, cancel=Cancel(reason), told="cancelling", told_reason=reason),
+        "run.cancelling",
+        {"reason": reason},
+    )
+
+
+def open_call(state: RunState, call_id: str) -> OpenCall | None:
+    return next((call for call in state.open_calls if call.call_id == call_id and not call.answered), None)
+
+
+def said(state: RunState, word: Word) -> RunState:
+    """A call is answered, or may go on. What is said of a call that is not known (to wait) yet is kept while
+    something is in flight that may tell of it. An approval never lifts a refusal."""
+    call = open_call(state, word.call_id)
+    if call and word.answered:
+        return answered(state, word.call_id)
+    if call and call.waits in ("approval", "unknown_outcome"):
+        return approved(state, call, word.expires_ms)
+    may_be_told = tool_key(call) in state.in_flight if call else any(map(is_model_key, state.in_flight))
+    return replace(state, early=(*state.early, word)) if may_be_told else state
+
+
+def said_before(state: RunState, call_id: str = "") -> RunState:
+    """What was said early about ``call_id`` (or any call) is heard now, and means something or nothing."""
+    words = tuple(word for word in state.early if call_id in ("", word.call_id))
+    state = replace(state, early=tuple(word for word in state.early if word not in words))
+    for word in words:
+        if open_call(state, word.call_id):
+            state = said(state, word)
+    return state
+
+
+def approved(state: RunState, call: OpenCall, expires_ms: int) -> RunState:
+    """It may run now, or goes to the client, who has until ``expires_ms``."""
+    if expires_ms:
+        return changed(state, call.call_id, waits="client_tool", expires_ms=expires_ms, round=call.round + 1)
+    return changed(state, call.call_id, waits="", expires_ms=0)
 
 
 def changed(state: RunState, call_id: str, **changes: Any) -> RunState:
@@ -84,25 +120,31 @@ def _message(state: RunState, order: Order) -> RunState:
 
 
 def _withdrawn(state: RunState, order: Order) -> RunState:
-    """What has not reached the transcript never will. A run that lived on for those messages only is done."""
+    """What has not reached the transcript never will, nor what comes here after its withdrawal. A run that lived on
+    for those messages only is done."""
+    state = replace(state, orders=union(state.orders, order.numbers))
     steering, queued = without(state.steering, order.numbers), without(state.queued, order.numbers)
     nothing_left = state.final and not steering and not queued and not state.open_calls
     return replace(state, steering=steering, queued=queued, awaits_reply=state.awaits_reply and not nothing_left)
 
 
 def _limits(state: RunState, order: Order) -> RunState:
+    """Whatever the run stood at may be out of the way now. A last call that has begun stays the last."""
     spec = replace(
         state.spec,
         limits=order.limits or state.spec.limits,
         on_limit=order.on_limit or state.spec.on_limit,
         deadline_ms=order.deadline_ms or state.spec.deadline_ms,
     )
-    return replace(state, spec=spec, reached="", wrapped_up=False)
+    last = state.wrapped_up or any(map(is_wrap_up_key, state.in_flight))
+    return replace(state, spec=spec, reached=state.reached if last else "")
 
 
 def _again(state: RunState, call_id: str) -> RunState:
-    call: OpenCall | None = next((call for call in state.open_calls if call.call_id == call_id), None)
-    if call is None or call.answered:
+    """Only a call that has begun can be run again: nobody makes a call run that was refused, or that waits for a
+    word which was not given."""
+    call = open_call(state, call_id)
+    if call is None or not call.begun:
         return state
     return changed(
         state, call_id, round=call.round + 1, waits="", expires_ms=0, refusal=None, refusal_code="tool_denied"

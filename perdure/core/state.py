@@ -29,8 +29,9 @@ else:
 class OpenCall:
     """One tool call of the current turn. ``refusal`` says why it must not run (any more): the judge
     refused it, a limit did, or it was lost. ``waits`` is what it needs from outside before it goes on, until
-    ``expires_ms``. ``round`` counts how often somebody ordered it to run again, and how often its waiting was
-    prolonged. ``over`` is by how much its tool is over its own budget, when that only steers."""
+    ``expires_ms``. ``begun``: it has been started, so it was allowed to run. ``round`` counts how often it was to run
+    again, and how often it waited anew. ``over`` is by how much its tool is over its own budget, when that only
+    steers."""
 
     call_id: str
     tool: str
@@ -39,8 +40,19 @@ class OpenCall:
     refusal_code: str = "tool_denied"
     waits: WaitsFor = ""
     expires_ms: int = 0
+    begun: bool = False
     round: int = 0
     over: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What somebody said about a call before the run has heard that it waits: people are quicker than the report of
+    a worker that was lost. ``answered``, or approved; ``expires_ms`` when it goes to the client."""
+
+    call_id: str
+    answered: bool
+    expires_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +127,7 @@ class RunState:
     queued: Numbers = ()  # accepted messages for after the next answer
     applying: Numbers = ()  # those that the model call in flight takes along
     orders: Numbers = ()  # orders that were heard: a double delivery says nothing new
+    early: tuple[Word, ...] = ()  # about calls that what is in flight may yet tell of
     interrupting: str = ""  # key of the model call that a message interrupts
     recalled: int = 0  # how often the call of the next turn was called off
     unsettled: str = ""  # key of a model call that was called off without a word: the next one closes it
@@ -122,6 +135,7 @@ class RunState:
     reached: str = ""  # the limit of the budget that cannot pay for the next call
     wrapped_up: bool = False  # the last call was made, or could not be
     told: RunStatus = "running"  # the status that readers were told last
+    told_reason: str = ""  # and its reason
     usage: Usage = Usage()
     cancel: Cancel | None = None
     failure: Failure | None = None
