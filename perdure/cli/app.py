@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from perdure.cli.app_people import app as people_app
+from perdure.cli.options import ApiUrl, As, Home, Json, LimitAction, MaxCost, MaxTokens, PolicyFile, Run
 from perdure.cli.trouble import Failed
 
 app = typer.Typer(
@@ -18,16 +20,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Home = Annotated[
-    Path | None,
-    typer.Option(help="Folder of the journal, the Temporal file, logs. Default: PERDURE_HOME, or .perdure here."),
-]
-
-
-ApiUrl = Annotated[str | None, typer.Option(help="Of the API. Default: PERDURE_API_URL, or the one of the home.")]
-Json = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="An id, the beginning of one, or 'last'.")]
 
 
 @app.command()
@@ -59,25 +51,35 @@ def run_command(
         list[str] | None, typer.Option(help="May be repeated; 'none' gives it none. Default: all there are.")
     ] = None,
     session: Annotated[str | None, typer.Option(help="Continue this conversation.")] = None,
+    max_cost: MaxCost = None,
+    max_tokens: MaxTokens = None,
+    on_limit: LimitAction = None,
+    policy: PolicyFile = None,
     json: Json = False,
     follow: Annotated[bool, typer.Option(help="Show the run until it ends.")] = True,
+    as_: As = None,
     api_url: ApiUrl = None,
     home: Home = None,
 ) -> None:
-    """Start a run and show it as it goes. Ends with 0 when it completed, 1 otherwise."""
+    """Start a run and show it as it goes; what it asks of people is asked here. Ends with 0 when it completed."""
+    from perdure.cli.client import Where
     from perdure.cli.run import RunOptions, run_agent
 
     tools = None if not tool else [name for name in tool if name != "none"]
-    options = RunOptions(agent, model, instructions, tools, session, json, follow)
-    raise typer.Exit(run_agent(sys.stdin.read() if text == "-" else text, options, api_url=api_url, home=home))
+    options = RunOptions(
+        agent, model, instructions, tools, session, max_cost, max_tokens, on_limit, policy, json, follow
+    )
+    where = Where(api_url, home, as_)
+    raise typer.Exit(run_agent(sys.stdin.read() if text == "-" else text, options, where=where))
 
 
 @app.command()
-def watch(run: Run = "last", json: Json = False, api_url: ApiUrl = None, home: Home = None) -> None:
-    """Show a run from its start until it ends."""
+def watch(run: Run = "last", json: Json = False, as_: As = None, api_url: ApiUrl = None, home: Home = None) -> None:
+    """Show a run from its start until it ends; what it asks of people, it asks here."""
+    from perdure.cli.client import Where
     from perdure.cli.run import watch_run
 
-    raise typer.Exit(watch_run(run, as_json=json, api_url=api_url, home=home))
+    raise typer.Exit(watch_run(run, as_json=json, where=Where(api_url, home, as_)))
 
 
 @app.command()
@@ -89,31 +91,38 @@ def ls(
     home: Home = None,
 ) -> None:
     """List the newest runs."""
+    from perdure.cli.client import Where
     from perdure.cli.run import list_runs
 
-    raise typer.Exit(list_runs(statuses=status or [], limit=limit, as_json=json, api_url=api_url, home=home))
+    raise typer.Exit(list_runs(statuses=status or [], limit=limit, as_json=json, where=Where(api_url, home)))
 
 
 @app.command()
 def show(run: Run = "last", json: Json = False, api_url: ApiUrl = None, home: Home = None) -> None:
-    """Show a run: its state, steps, transcript, and where Temporal shows it."""
-    from perdure.cli.run import show_run
+    """Show a run: its state, what it waits for, budget, steps, transcript, and where Temporal shows it."""
+    from perdure.cli.client import Where
+    from perdure.cli.show import show_run
 
-    raise typer.Exit(show_run(run, as_json=json, api_url=api_url, home=home))
+    raise typer.Exit(show_run(run, as_json=json, where=Where(api_url, home)))
 
 
 @app.command()
 def cancel(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="An id, the beginning of one, or 'last'.")],
+    run: Run,
     force: Annotated[bool, typer.Option("--force", help="Now, without waiting for a worker.")] = False,
     reason: Annotated[str, typer.Option(help="Kept with the run.")] = "",
+    as_: As = None,
     api_url: ApiUrl = None,
     home: Home = None,
 ) -> None:
     """End a run."""
+    from perdure.cli.client import Where
     from perdure.cli.run import cancel_run
 
-    raise typer.Exit(cancel_run(run, force=force, reason=reason, api_url=api_url, home=home))
+    raise typer.Exit(cancel_run(run, force=force, reason=reason, where=Where(api_url, home, as_)))
+
+
+app.add_typer(people_app)
 
 
 @app.command()
@@ -130,7 +139,8 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Keep its folder, with journal and logs.")] = False,
     json: Json = False,
 ) -> None:
-    """Watch a run survive kill -9 of its worker, twice, and of Temporal. Takes under a minute."""
+    """Watch a run survive kill -9 of its worker, twice, and of Temporal. And an approval and a
+    budget hold. Takes about a minute."""
     from perdure.cli.demo import run_demo
 
     raise typer.Exit(run_demo(model=model, keep=keep, as_json=json))

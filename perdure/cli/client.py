@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
+import re
 import secrets
+import shlex
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +18,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from perdure.cli.place import alive, home_folder, read_up
+from perdure.cli.text import clean
 from perdure.cli.trouble import Failed
 
 Object = dict[str, Any]
@@ -28,7 +33,11 @@ OUTAGE_SECONDS_MAX = 120.0  # of the API, before a follower gives up; the run go
 TRIES_MAX = 8  # of one request, all under the same idempotency key
 TRY_AGAIN_SECONDS = 1.0  # between them, when the API does not say
 
+_ACTOR = re.compile(r"[\x21-\x7e]{1,128}")
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+Command = Callable[..., str]
+"""``command("approve", "apv_…")``: the command line that does it here, to be pasted."""
 
 
 class Refused(Failed):
@@ -61,13 +70,48 @@ def find_api(given: str | None, home: Path | None) -> str:
     return up["api_url"]
 
 
+@dataclass(frozen=True)
+class Where:
+    """Which API, and who asks it, as the options of a command say."""
+
+    api_url: str | None = None
+    home: Path | None = None
+    actor: str | None = None
+
+    def connect(self) -> Api:
+        options = ["--api-url", self.api_url] if self.api_url else ["--home", str(self.home)] if self.home else []
+        return Api(find_api(self.api_url, self.home), actor=find_actor(self.actor), options=options)
+
+
+def find_actor(given: str | None) -> str | None:
+    """Who decides, as the header X-Actor tells the API: as given, else the login name when that can be one."""
+    if given is not None:
+        if not _ACTOR.fullmatch(given):
+            raise Failed(f"--as {given!r}: a name has 1 to 128 visible ASCII characters, and no spaces", status=2)
+        return given
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):  # a user without a name, as in some containers
+        return None
+    return name if _ACTOR.fullmatch(name) else None
+
+
 class Api:
     """The HTTP surface, blocking. Every trouble is a ``Failed`` with words for a person."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, actor: str | None = None, options: list[str] | None = None) -> None:
         self.url = url
+        self._options = options or []
         is_local = urlsplit(url).hostname in _LOOPBACK
-        self._http = httpx2.Client(base_url=url, timeout=REQUEST_TIMEOUT_SECONDS, trust_env=not is_local)
+        headers = {"X-Actor": actor} if actor else {}
+        self._http = httpx2.Client(
+            base_url=url, timeout=REQUEST_TIMEOUT_SECONDS, trust_env=not is_local, headers=headers
+        )
+
+    def command(self, *words: str) -> str:
+        """The line that calls `perdure` with these words and reaches the same API. For a shell, and for the eye:
+        words come from models, too."""
+        return shlex.join(["perdure", *(clean(word) for word in words), *self._options])
 
     def get(self, path: str, **query: object) -> Object:
         given = {name: value for name, value in query.items() if value is not None}
@@ -77,7 +121,18 @@ class Api:
         """Sent again after an outage under the same idempotency key: done once."""
         return self._send("POST", path, json=body, headers={"Idempotency-Key": secrets.token_hex(16)})
 
+    def patch(self, path: str, body: Object) -> Object:
+        return self._send("PATCH", path, json=body)
+
+    def get_text(self, path: str, accept: str, **query: object) -> str:
+        """The same as ``get`` for another representation than JSON."""
+        given = {name: value for name, value in query.items() if value is not None}
+        return self._request("GET", path, params=given, headers={"Accept": accept}).text
+
     def _send(self, method: str, path: str, **request: Any) -> Object:
+        return _document(self._request(method, path, **request))
+
+    def _request(self, method: str, path: str, **request: Any) -> httpx2.Response:
         for tries_left in reversed(range(TRIES_MAX)):
             try:
                 reply = self._http.request(method, path, **request)
@@ -92,7 +147,7 @@ class Api:
                     raise Failed(f"{method} {self.url}{path} failed: {trouble or type(trouble).__name__}") from None
                 continue
             if reply.is_success:
-                return _document(reply)
+                return reply
             problem = _document(reply)
             if not tries_left or not (problem.get("retryable") and reply.status_code in (409, 503)):
                 raise Refused(reply.status_code, problem)

@@ -26,8 +26,8 @@ from perdure.cli.client import TERMINAL_EVENTS, Api, Object, Refused
 from perdure.cli.demo_tools import EFFECTS_FILE
 from perdure.cli.evidence import Evidence, Kill
 from perdure.cli.place import Up, read_up
-from perdure.cli.render import one_line
 from perdure.cli.supervisor import die_with_parent
+from perdure.cli.text import one_line
 from perdure.cli.trouble import Failed
 
 SCRIPTED = "scripted/crash-demo"

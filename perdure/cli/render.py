@@ -3,18 +3,18 @@ is settled, one line each, for pipes and files. Both read the same events and ne
 
 from __future__ import annotations
 
-import json
-import re
 from typing import Any, Protocol
 
 from rich.console import Console
+
+from perdure.cli.client import Command
+from perdure.cli.people import PeopleLines
+from perdure.cli.text import clean, one_line
 
 Event = dict[str, Any]
 
 ARGUMENTS_CHARACTERS = 100  # of a call, shown on its line
 RESULT_CHARACTERS = 160  # of a result; `perdure show` has more
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a model's text must not drive the terminal
 
 _STATUS_STYLE = {
     "completed": "green",
@@ -25,6 +25,8 @@ _STATUS_STYLE = {
     "running": "cyan",
     "cancelling": "yellow",
     "requires_action": "magenta",
+    "paused": "yellow",
+    "waiting": "cyan",
 }
 
 
@@ -40,21 +42,13 @@ def status_style(status: str) -> str:
     return _STATUS_STYLE.get(status, "default")
 
 
-def clean(text: str) -> str:
-    """Without control characters other than newline and tab."""
-    return _CONTROL.sub("�", text.replace("\r\n", "\n"))
-
-
-def one_line(text: str, characters: int) -> str:
-    flat = " ".join(clean(text).split())
-    return flat if len(flat) <= characters else flat[: characters - 1] + "…"
-
-
 class LineView:
-    """Settled facts only: a message when it is whole, never a half that may be taken back."""
+    """Settled facts only: a message when it is whole, never a half that may be taken back. ``command`` makes the
+    lines that resolve what a run waits for; without it they are not shown, for the person is asked instead."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, command: Command | None = None) -> None:
         self._console = console
+        self._people = PeopleLines(command)
         self._results: dict[str, str] = {}
 
     def note(self, text: str) -> None:
@@ -97,12 +91,13 @@ class LineView:
                 text = self._results.pop(event["call_id"], data.get("message", ""))
                 what = type_.removeprefix("tool.")
                 self._line(f"✗ {data['tool']} {what} ({data['code']}): {one_line(text, RESULT_CHARACTERS)}", "red")
-            case "run.waiting" | "run.requires_action" | "run.paused" | "run.cancelling" as type_:
-                self._line(f"… {type_.removeprefix('run.')}", "yellow")
             case "run.failed" | "run.incomplete" | "run.expired" | "run.cancelled" as type_:
                 error = data.get("error") or {}
                 why = f"{error['code']}: {clean(error['message'])}" if error else data.get("stop_reason") or ""
                 self._line(f"✗ {type_.removeprefix('run.')}: {why}", "red")
+            case _:
+                for text, style in self._people.of(event):
+                    self._line(text, style)
 
     def _answer(self, event: Event, message: Event) -> None:
         for block in message["content"]:
@@ -120,8 +115,8 @@ class LiveView(LineView):
     """Text as it comes. What an aborted attempt has shown cannot be unshown: it is marked as void before
     anything else is written, and the retry begins on a line of its own."""
 
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
+    def __init__(self, console: Console, command: Command | None = None) -> None:
+        super().__init__(console, command)
         self._open: tuple[str, int | None, int, str] | None = None  # call, attempt, block, kind: the line in progress
         self._shown: dict[int, str] = {}  # text by block, of the attempt in progress
 
@@ -157,7 +152,7 @@ class LiveView(LineView):
         self._shown.clear()
 
     def _aborted(self, event: Event) -> None:
-        if any(self._shown.values()):
+        if any(self._shown.values()) and event["data"].get("reason") != "interrupted":
             self._line(f"✗ {_cut(event)}: the text above is void{_next(event)}", "red")
         else:
             super()._aborted(event)
@@ -180,6 +175,7 @@ def _cut(event: Event) -> str:
         "failed": "the call failed",
         "cancelled": "the run was ended",
         "superseded": "a newer attempt answered first",
+        "interrupted": "a message interrupted it; what was said stays in the transcript",
     }
     return f"attempt {event['data']['attempt']} of the answer was cut off ({why.get(str(reason), reason)})"
 
@@ -212,7 +208,3 @@ def duration_seconds(run: Event) -> float | None:
         return None
     begin, end = (datetime.fromisoformat(run[name]) for name in ("created_at", "completed_at"))
     return (end - begin).total_seconds()
-
-
-def pretty(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)

@@ -1,32 +1,24 @@
-"""`perdure run`, `watch`, `ls`, `show`, `cancel`: a run from the outside, over HTTP."""
+"""`perdure run`, `watch`, `ls`, `cancel`: a run from the outside, over HTTP."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+import tomllib
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from perdure.cli.client import TERMINAL, Api, Object, find_api
-from perdure.cli.render import (
-    LineView,
-    LiveView,
-    View,
-    clean,
-    duration_seconds,
-    one_line,
-    pretty,
-    status_style,
-    summary,
-)
+from perdure.cli.client import TERMINAL, Api, Object, Where
+from perdure.cli.follow import EXIT_COMPLETED, follow
+from perdure.cli.money import budget_from
+from perdure.cli.render import duration_seconds, status_style
+from perdure.cli.text import ago, one_line, pretty
 from perdure.cli.trouble import Failed
 
-EXIT_COMPLETED, EXIT_FAILED, EXIT_DETACHED = 0, 1, 130
 TOUR = "scripted/tour"
 PREFERRED_MODELS = {"OPENAI_API_KEY": "openai/gpt-5.5", "ANTHROPIC_API_KEY": "anthropic/claude-sonnet-5-5"}
 INSTRUCTIONS = "You are a helpful agent. Use your tools where they help, and answer briefly."
@@ -34,19 +26,25 @@ INSTRUCTIONS = "You are a helpful agent. Use your tools where they help, and ans
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What `perdure run` was told. ``tools`` None means the built-in ones."""
+    """What `perdure run` was told. ``tools`` None means all there are. ``policy`` is a file."""
 
     agent: str | None = None
     model: str | None = None
     instructions: str | None = None
     tools: list[str] | None = None
     session: str | None = None
+    max_cost: str | None = None
+    max_tokens: str | None = None
+    on_limit: str | None = None
+    policy: Path | None = None
     json: bool = False
     follow: bool = True
 
 
-def run_agent(text: str, options: RunOptions, *, api_url: str | None, home: Path | None) -> int:
-    api = Api(find_api(api_url, home))
+def run_agent(text: str, options: RunOptions, *, where: Where) -> int:
+    policy = None if options.policy is None else read_policy(options.policy)
+    budget = budget_from(options.max_cost, options.max_tokens, None, options.on_limit)
+    api = where.connect()
     body: Object = {"input": text}
     if options.agent:
         if options.model or options.tools or options.instructions is not None:
@@ -62,6 +60,10 @@ def run_agent(text: str, options: RunOptions, *, api_url: str | None, home: Path
             if options.tools is None
             else options.tools,
         }
+    if policy is not None:
+        (body if options.agent else body["agent_inline"])["policy"] = policy  # a stored agent's is only narrowed
+    if budget:
+        body["budget"] = budget
     if options.session:
         body["session_id"] = options.session
     run = api.post("/v1/runs", body)
@@ -82,42 +84,25 @@ def default_model(api: Api) -> str:
     raise Failed("no model to choose by itself: name one with --model (`curl …/v1/models` lists them)")
 
 
-def watch_run(run: str, *, as_json: bool, api_url: str | None, home: Path | None) -> int:
-    api = Api(find_api(api_url, home))
+def read_policy(file: Path) -> Object:
+    """A policy, as JSON or (``.toml``) as TOML. Failed."""
+    try:
+        text = file.read_text()
+        policy = tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
+    except (OSError, ValueError) as trouble:
+        raise Failed(f"the policy {file} cannot be read: {trouble}", status=2) from None
+    if not isinstance(policy, dict):
+        raise Failed(f"the policy {file} is not an object with rules", status=2)
+    return policy
+
+
+def watch_run(run: str, *, as_json: bool, where: Where) -> int:
+    api = where.connect()
     return follow(api, api.resolve(run), as_json=as_json)
 
 
-def follow(api: Api, run_id: str, *, as_json: bool) -> int:
-    """Show the run until it ends; Ctrl-C leaves it running."""
-    console = Console(emoji=False, highlight=False)
-    view: View = LiveView(console) if console.is_terminal else LineView(console)
-
-    def trouble(why: str) -> None:
-        if as_json:
-            print(f"reconnecting: {why}", file=sys.stderr)
-        else:
-            view.note(f"reconnecting to the API ({why})")
-
-    try:
-        for event in api.events(run_id, trouble=trouble):
-            if as_json:
-                print(json.dumps(event, ensure_ascii=False), flush=True)
-            else:
-                view.show(event)
-        run = api.get(f"/v1/runs/{run_id}")
-    except KeyboardInterrupt:
-        print(
-            f"\ndetached; the run goes on. Watch it: perdure watch {run_id}   Stop it: perdure cancel {run_id}",
-            file=sys.stderr,
-        )
-        return EXIT_DETACHED
-    if not as_json:
-        console.print(summary(run), style=status_style(run["status"]), markup=False, soft_wrap=True)
-    return EXIT_COMPLETED if run["status"] == "completed" else EXIT_FAILED
-
-
-def list_runs(*, statuses: list[str], limit: int, as_json: bool, api_url: str | None, home: Path | None) -> int:
-    api = Api(find_api(api_url, home))
+def list_runs(*, statuses: list[str], limit: int, as_json: bool, where: Where) -> int:
+    api = where.connect()
     runs = api.get("/v1/runs", limit=limit, order="desc", status=statuses or None)["data"]
     if as_json:
         print(pretty(runs))
@@ -135,7 +120,7 @@ def list_runs(*, statuses: list[str], limit: int, as_json: bool, api_url: str | 
             str(run["turns"]),
             _cost(run),
             f"{seconds:.1f} s" if seconds is not None else "",
-            _ago(run["created_at"]),
+            ago(run["created_at"]),
             one_line(text, 200).replace("[", r"\["),
         )
     Console(emoji=False, highlight=False, width=None if sys.stdout.isatty() else 200).print(
@@ -144,49 +129,8 @@ def list_runs(*, statuses: list[str], limit: int, as_json: bool, api_url: str | 
     return 0
 
 
-def show_run(run: str, *, as_json: bool, api_url: str | None, home: Path | None) -> int:
-    api = Api(find_api(api_url, home))
-    run_id = api.resolve(run)
-    whole = api.get(f"/v1/runs/{run_id}")
-    steps = api.get(f"/v1/runs/{run_id}/steps", limit=100)
-    messages = api.get(f"/v1/runs/{run_id}/messages", limit=100)
-    if as_json:
-        print(pretty({"run": whole, "steps": steps["data"], "messages": messages["data"]}))
-        return 0
-    console = Console(emoji=False, highlight=False, soft_wrap=True)
-
-    def say(text: str, style: str | None = None) -> None:
-        console.print(text, style=style, markup=False, emoji=False)
-
-    say(summary(whole), status_style(whole["status"]))
-    if whole["error"]:
-        say(f"error      {whole['error']['code']}: {clean(whole['error']['message'])}", "red")
-    say(f"model      {whole['agent']['model']}")
-    say(f"session    {whole['session_id']}")
-    say(f"created    {whole['created_at']}   deadline {whole['deadline']}   events {whole['last_seq']}")
-    temporal = api.get("/v1/info")["temporal"]
-    if temporal["ui_url"]:
-        say(f"Temporal   {temporal['ui_url']}/namespaces/{temporal['namespace']}/workflows/{run_id}")
-    say("\nsteps", "bold")
-    for step in steps["data"]:
-        took = f"{step['latency_ms'] / 1000:.2f} s" if step["latency_ms"] is not None else ""
-        again = f" (attempt {step['attempts']})" if step["attempts"] > 1 else ""
-        arguments = one_line(json.dumps(step["arguments"], ensure_ascii=False), 80) if step["kind"] == "tool" else ""
-        error = f"  {step['error']['code']}" if step["error"] else ""
-        say(
-            f"  {step['turn']:>4}  {step['name']:<24} {step['status']:<10}{took:>9}{again}{error}  {arguments}".rstrip()
-        )
-    say("\ntranscript", "bold")
-    for message in messages["data"]:
-        for block in message["content"]:
-            say(f"  {message['number']:>4}  {message['role']:<10} {_block(block)}")
-    if steps["has_more"] or messages["has_more"]:
-        say("  … the first 100 of each; `--json` and the API have the rest", "dim")
-    return 0
-
-
-def cancel_run(run: str, *, force: bool, reason: str, api_url: str | None, home: Path | None) -> int:
-    api = Api(find_api(api_url, home))
+def cancel_run(run: str, *, force: bool, reason: str, where: Where) -> int:
+    api = where.connect()
     run_id = api.resolve(run)
     body = {"mode": "force" if force else "graceful", **({"reason": reason} if reason else {})}
     after = api.post(f"/v1/runs/{run_id}/cancel", body)
@@ -195,26 +139,5 @@ def cancel_run(run: str, *, force: bool, reason: str, api_url: str | None, home:
     return 0
 
 
-def _block(block: Object) -> str:
-    match block["type"]:
-        case "tool_call":
-            arguments = block.get("raw_arguments") or json.dumps(block.get("arguments"), ensure_ascii=False)
-            return f"→ {block['name']} {one_line(arguments, 100)}"
-        case "tool_result":
-            return f"{'✗' if block['is_error'] else '←'} {block['name']} {one_line(block['text'], 200)}"
-        case "reasoning":
-            return f"({one_line(block['text'], 200)})"
-        case _:
-            return one_line(block["text"], 400)
-
-
 def _cost(run: Object) -> str:
     return "?" if run["usage"]["cost_usd"] is None else f"${run['usage']['cost_usd']}"
-
-
-def _ago(at: str) -> str:
-    seconds = (datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds()
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit} ago"
-    return f"{max(seconds, 0):.0f} s ago"

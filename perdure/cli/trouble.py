@@ -5,7 +5,7 @@ from __future__ import annotations
 
 class Failed(Exception):
     """A command that cannot do its work; each line of the message says why and what to do. Ends with ``status``:
-    1, or 2 for settings that must be mended first."""
+    1, or 2 for settings and options that must be mended first."""
 
     def __init__(self, message: str, *, status: int = 1) -> None:
         super().__init__(message)

@@ -30,7 +30,21 @@ def test_help_is_instant_and_names_every_command(tmp_path: Path) -> None:
         shown = perdure("--help", cwd=tmp_path)
         took.append(time.perf_counter() - began)
     assert min(took) < 0.4
-    for command in ("up", "run", "watch", "ls", "show", "cancel", "doctor", "demo", "version"):
+    commands = [
+        "up",
+        "run",
+        "watch",
+        "ls",
+        "show",
+        "cancel",
+        "doctor",
+        "demo",
+        "version",
+        "approvals",
+        "approve",
+        "deny",
+    ]
+    for command in [*commands, "respond", "answer", "say", "pause", "resume", "budget", "usage", "policy"]:
         assert f" {command} " in shown.stdout
 
 
@@ -41,7 +55,14 @@ def test_the_supervisor_loads_neither_temporal_nor_a_vendors_sdk(tmp_path: Path)
     assert shown.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", [["run", "Hello"], ["ls"], ["watch"], ["show"], ["cancel", "last"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(["run", "Hello"], ["ls"], ["watch"], ["show"], ["cancel", "last"], ["approvals"], ["approve", "last"]),
+        *(["deny", "last"], ["respond", "last", "x"], ["answer", "last"], ["say", "last", "x"], ["pause", "last"]),
+        *(["resume", "last"], ["budget"], ["usage"], ["policy", "check", "clerk", "calculator"]),
+    ],
+)
 def test_without_anything_running_each_command_says_what_to_do(command: list[str], tmp_path: Path) -> None:
     shown = perdure(*command, cwd=tmp_path)
     assert shown.returncode == 1
@@ -96,6 +117,30 @@ def test_wrong_usage_ends_with_2(tmp_path: Path) -> None:
     assert perdure("run", cwd=tmp_path).returncode == 2
     assert perdure("ls", "--limit", "0", cwd=tmp_path).returncode == 2
     assert perdure("fly", cwd=tmp_path).returncode == 2
+    assert perdure("approve", cwd=tmp_path).returncode == 2
+    assert perdure("approve", "last", "--scope", "ever", cwd=tmp_path).returncode == 2
+    assert perdure("say", "last", "x", "--delivery", "shout", cwd=tmp_path).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["approve", "last", "--edit", "{"], "--edit is not JSON"),
+        (["approve", "last", "--edit", "[]"], "--edit is not a JSON object"),
+        (["approve", "last", "--as", "two words"], "no spaces"),
+        (["budget", "last", "--max-tokens", "many"], "'many' is not a whole number"),
+        (["run", "Hello", "--max-tokens", "x"], "is not a whole number"),
+        (["run", "Hello", "--policy", "missing.json"], "missing.json cannot be read"),
+        (["policy", "check", "clerk", "calculator", "1"], "ARGUMENTS is not a JSON object"),
+    ],
+)
+def test_an_option_that_cannot_mean_anything_is_refused_before_anything_is_sent(
+    command: list[str], said: str, tmp_path: Path
+) -> None:
+    shown = perdure(*command, "--api-url", "http://127.0.0.1:9", cwd=tmp_path)
+    assert shown.returncode == 2
+    assert said in shown.stderr
+    assert "Traceback" not in shown.stderr
 
 
 def test_the_doctor_finds_a_wrong_setting_and_says_where(tmp_path: Path) -> None:

@@ -1,0 +1,131 @@
+"""`perdure budget` and `usage`: what a run may spend and has spent, and what all of them cost."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from perdure.cli.client import Object, Where
+from perdure.cli.text import clean, pretty
+from perdure.cli.trouble import Failed
+
+LEDGER_LINES = 10  # the newest, shown under the budget
+NO_LIMIT = "none"
+USAGE_COLUMNS = {
+    "model_calls": "calls",
+    "input_tokens": "input",
+    "output_tokens": "output",
+    "cache_read_tokens": "of it cached",
+    "cost_usd": "cost USD",
+    "assumed_cost_usd": "of it assumed",
+    "unpriced_calls": "without price",
+}
+
+
+def budget_from(cost: str | None, tokens: str | None, output_tokens: str | None, on_limit: str | None) -> Object:
+    """The ``budget`` of a request: what was given, ``none`` as null. Failed when a count is no number; what
+    the numbers may be, the API says."""
+    budget: Object = {}
+    if cost is not None:
+        budget["max_cost_usd"] = None if cost == NO_LIMIT else cost.removeprefix("$")
+    for option, name, text in (
+        ("--max-tokens", "max_tokens", tokens),
+        ("--max-output-tokens", "max_output_tokens", output_tokens),
+    ):
+        if text is not None:
+            budget[name] = None if text == NO_LIMIT else _count(text, option)
+    if on_limit is not None:
+        budget["on_limit"] = on_limit
+    return budget
+
+
+def show_budget(run: str, change: Object, *, as_json: bool, where: Where) -> int:
+    """Change the budget when ``change`` says something, and show what holds then."""
+    api = where.connect()
+    run_id = api.resolve(run)
+    whole = api.patch(f"/v1/runs/{run_id}", {"budget": change}) if change else api.get(f"/v1/runs/{run_id}")
+    ledger = api.get(f"/v1/runs/{run_id}/ledger", limit=LEDGER_LINES, order="desc")
+    if as_json:
+        print(pretty({"budget": whole["budget"], "ledger": ledger["data"]}))
+        return 0
+    print(f"{run_id} · {whole['status']}{' · ' + whole['status_reason'] if whole['status_reason'] else ''}")
+    if whole["budget"] is None:
+        set_it = api.command("budget", run_id, "--max-cost", "USD")
+        print(f"it has no budget; `{set_it}` gives it one")
+    else:
+        print("\n".join(budget_lines(whole["budget"])))
+    if ledger["data"]:
+        print(f"\nledger, newest first{' (the API has more)' if ledger['has_more'] else ''}")
+        Console(emoji=False, highlight=False, width=160).print(_ledger(ledger["data"]))
+    return 0
+
+
+def budget_lines(budget: Object) -> list[str]:
+    """A budget as a small table, a line for each of the three amounts."""
+    lines = [f"budget     {'limit':>12} {'spent':>12} {'reserved':>12} {'left':>12}   on limit: {budget['on_limit']}"]
+    for name, limit, amount in (
+        ("cost USD", "max_cost_usd", "cost_usd"),
+        ("tokens", "max_tokens", "tokens"),
+        ("output", "max_output_tokens", "output_tokens"),
+    ):
+        cells = [
+            budget["limit"][limit], budget["spent"][amount], budget["reserved"][amount], budget["left"][limit],
+        ]  # fmt: skip
+        lines.append(f"{name:<10} " + " ".join(f"{_number(cell):>12}" for cell in cells))
+    if budget["overrun"]:
+        lines.append("           a vendor used more than a call was allowed: see the ledger")
+    return lines
+
+
+def show_usage(*, by: str, since: str | None, before: str | None, form: str, where: Where) -> int:
+    """``form`` is ``table``, ``json`` or ``csv``."""
+    api = where.connect()
+    query = {"group_by": by, "from": since, "before": before}
+    if form == "csv":
+        print(api.get_text("/v1/usage", "text/csv", **query), end="")
+        return 0
+    rows = api.get("/v1/usage", **query)["data"]
+    if form == "json":
+        print(pretty(rows))
+        return 0
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(by, no_wrap=True)
+    for heading in USAGE_COLUMNS.values():
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(clean(str(row["group"])).replace("[", r"\["), *(_number(row[name]) for name in USAGE_COLUMNS))
+    Console(emoji=False, highlight=False, width=160).print(table if rows else "nothing was used")
+    return 0
+
+
+def _ledger(rows: list[Object]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("entry", "what", "call", "attempt", "cost USD", "tokens", "spent USD", "reserved USD", ""):
+        table.add_column(heading, no_wrap=True, justify="left" if heading in ("what", "call", "") else "right")
+    for row in rows:
+        marks = [mark for mark in ("assumed", "overrun") if row[mark]]
+        table.add_row(
+            str(row["entry"]),
+            row["kind"],
+            row["key"] or "",
+            _number(row["attempt"], ""),
+            _number(row["amount"]["cost_usd"]),
+            _number(row["amount"]["tokens"]),
+            _number(row["balance"]["spent"]["cost_usd"]),
+            _number(row["balance"]["reserved"]["cost_usd"]),
+            ", ".join(marks),
+        )
+    return table
+
+
+def _number(value: object, nothing: str = NO_LIMIT) -> str:
+    if value is None:
+        return nothing
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _count(text: str, option: str) -> int:
+    try:
+        return int(text.replace(",", "").replace("_", ""))
+    except ValueError:
+        raise Failed(f"{option} {text!r} is not a whole number, nor {NO_LIMIT!r}", status=2) from None

@@ -1,0 +1,86 @@
+"""`perdure show`: everything about one run, and how to go on with it."""
+
+from __future__ import annotations
+
+import json
+
+from rich.console import Console
+
+from perdure.cli.asked import WORDS, circumstances, commands, subject
+from perdure.cli.client import Object, Where
+from perdure.cli.money import budget_lines
+from perdure.cli.render import status_style, summary
+from perdure.cli.text import clean, one_line, pretty, until
+
+
+def show_run(run: str, *, as_json: bool, where: Where) -> int:
+    api = where.connect()
+    run_id = api.resolve(run)
+    whole = api.get(f"/v1/runs/{run_id}")
+    steps = api.get(f"/v1/runs/{run_id}/steps", limit=100)
+    messages = api.get(f"/v1/runs/{run_id}/messages", limit=100)
+    if as_json:
+        print(pretty({"run": whole, "steps": steps["data"], "messages": messages["data"]}))
+        return 0
+    console = Console(emoji=False, highlight=False, soft_wrap=True)
+
+    def say(text: str, style: str | None = None) -> None:
+        console.print(text, style=style, markup=False, emoji=False)
+
+    say(summary(whole), status_style(whole["status"]))
+    if whole["error"]:
+        say(f"error      {whole['error']['code']}: {clean(whole['error']['message'])}", "red")
+    say(f"model      {whole['agent']['model']}")
+    say(f"session    {whole['session_id']}")
+    say(f"created    {whole['created_at']}   deadline {whole['deadline']}   events {whole['last_seq']}")
+    if whole["budget"]:
+        for line in budget_lines(whole["budget"]):
+            say(line)
+    for waiting in whole["waiting_for"]:
+        say(f"waits for  {_waiting(waiting)}", "yellow")
+    temporal = api.get("/v1/info")["temporal"]
+    if temporal["ui_url"]:
+        say(f"Temporal   {temporal['ui_url']}/namespaces/{temporal['namespace']}/workflows/{run_id}")
+    if whole["pending_actions"]:
+        say("\nwaits for a person or the client", "bold")
+    for ask in whole["pending_actions"]:
+        say(f"  {ask['id']}  {WORDS[ask['type']]}  {subject(ask)}", "magenta")
+        say(f"      {circumstances(ask)}", "dim")
+        for what, line in commands(ask, api.command):
+            say(f"      {what:<12} {line}")
+    say("\nsteps", "bold")
+    for step in steps["data"]:
+        took = f"{step['latency_ms'] / 1000:.2f} s" if step["latency_ms"] is not None else ""
+        again = f" (attempt {step['attempts']})" if step["attempts"] > 1 else ""
+        arguments = one_line(json.dumps(step["arguments"], ensure_ascii=False), 80) if step["kind"] == "tool" else ""
+        error = f"  {step['error']['code']}" if step["error"] else ""
+        say(
+            f"  {step['turn']:>4}  {step['name']:<24} {step['status']:<10}{took:>9}{again}{error}  {arguments}".rstrip()
+        )
+    say("\ntranscript", "bold")
+    for message in messages["data"]:
+        for block in message["content"]:
+            say(f"  {message['number']:>4}  {message['role']:<10} {_block(block)}")
+    if steps["has_more"] or messages["has_more"]:
+        say("  … the first 100 of each; `--json` and the API have the rest", "dim")
+    return 0
+
+
+def _block(block: Object) -> str:
+    match block["type"]:
+        case "tool_call":
+            arguments = block.get("raw_arguments") or json.dumps(block.get("arguments"), ensure_ascii=False)
+            return f"→ {block['name']} {one_line(arguments, 100)}"
+        case "tool_result":
+            return f"{'✗' if block['is_error'] else '←'} {block['name']} {one_line(block['text'], 200)}"
+        case "reasoning":
+            return f"({one_line(block['text'], 200)})"
+        case _:
+            return one_line(block["text"], 400)
+
+
+def _waiting(waiting: Object) -> str:
+    parts = [clean(str(waiting["type"])), clean(str(waiting["ref"])) if waiting.get("ref") else ""]
+    if waiting.get("until"):
+        parts.append(f"({until(waiting['until'])})")
+    return " ".join(part for part in parts if part)
