@@ -155,6 +155,7 @@ def tool(
     timeout_seconds: float = 60,
     max_attempts: int = 3,
     parallel: bool | None = None,
+    approval: bool = False,
     name: str | None = None,
     description: str | None = None,
 ) -> Callable[[Callable[P, R]], FunctionTool[P, R]]: ...
@@ -168,6 +169,7 @@ def tool(
     timeout_seconds: float = 60,
     max_attempts: int = 3,
     parallel: bool | None = None,
+    approval: bool = False,
     name: str | None = None,
     description: str | None = None,
 ) -> Any:
@@ -177,9 +179,10 @@ def tool(
     same ``current_call().idempotency_key``; ``once`` (the default) is started at most once, ever.
     ``timeout_seconds`` bounds one attempt. ``max_attempts`` bounds the attempts, lost workers included; a ``once``
     tool gets another attempt only when the one before is known not to have started it. ``parallel`` allows other
-    calls of the same turn beside it (default: only for ``read``). ``name`` and ``description`` default to the
-    function's name and docstring; parameters are described by ``Annotated[T, Field(description=…)]`` or in the
-    docstring (``Args:`` or ``:param``).
+    calls of the same turn beside it (default: only for ``read``). With ``approval`` a person is asked before each
+    call, unless a rule of the agent's policy says otherwise. ``name`` and ``description`` default to the function's
+    name and docstring; parameters are described by ``Annotated[T, Field(description=…)]`` or in the docstring
+    (``Args:`` or ``:param``).
 
     An exception of the function is a failure that the model sees, as "Type: message"; raise
     ``ToolTrouble(message, retryable=True)`` to ask for another attempt. A synchronous function runs in a thread,
@@ -189,7 +192,7 @@ def tool(
 
     def decorate(function: Callable[P, R]) -> FunctionTool[P, R]:
         tool_name = name if name is not None else getattr(function, "__name__", type(function).__name__)
-        _check(tool_name, function, effect, timeout_seconds, max_attempts)
+        _check(tool_name, function, effect, timeout_seconds, max_attempts, approval)
         text, described = read_docstring(inspect.getdoc(function))
         signature = Signature(function, tool_name, described, local_names)
         about = ToolDescription(
@@ -200,13 +203,22 @@ def tool(
             parallel=effect == "read" if parallel is None else parallel,
             timeout_seconds=float(timeout_seconds),
             max_attempts=max_attempts,
+            approval=approval,
+            answered_by="worker",
         )
         return FunctionTool(function, about, signature, None)
 
     return decorate if function is None else decorate(function)
 
 
-def _check(name: str, function: Callable[..., object], effect: str, timeout_seconds: float, max_attempts: int) -> None:
+def _check(
+    name: str,
+    function: Callable[..., object],
+    effect: str,
+    timeout_seconds: float,
+    max_attempts: int,
+    approval: bool,
+) -> None:
     if not callable(function) or isinstance(function, (type, FunctionTool)):
         raise ToolDefinitionError(f"@tool is for functions, not for {function!r}")
     if not _NAME.fullmatch(name):
@@ -217,6 +229,8 @@ def _check(name: str, function: Callable[..., object], effect: str, timeout_seco
         raise ToolDefinitionError(f"tool {name!r}: a tool returns its result; this function yields")
     if effect not in get_args(Effect):
         raise ToolDefinitionError(f"tool {name!r}: effect must be one of {get_args(Effect)}, not {effect!r}")
+    if not isinstance(approval, bool):
+        raise ToolDefinitionError(f"tool {name!r}: approval must be True or False, not {approval!r}")
     if isinstance(timeout_seconds, bool) or not 0 < timeout_seconds < float("inf"):
         raise ToolDefinitionError(f"tool {name!r}: timeout_seconds must be a positive number, not {timeout_seconds!r}")
     if isinstance(max_attempts, bool) or not isinstance(max_attempts, int) or max_attempts < 1:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from types import ModuleType
 
 from perdure.contract import ToolDescription
+from perdure.tools.builtin.ask_user import AskUser, question_tools
 from perdure.tools.builtin.calculator import calculator_tools
 from perdure.tools.builtin.clock import clock_tools
 from perdure.tools.builtin.files import file_tools
@@ -31,15 +32,15 @@ class UnknownTool(LookupError):
 class ToolRegistry:
     """A ``ToolBox``. Its synchronous tools share ``threads``."""
 
-    def __init__(self, tools: Iterable[AnyTool], threads: ToolThreads) -> None:
+    def __init__(self, tools: Iterable[AnyTool | AskUser], threads: ToolThreads) -> None:
         self.threads = threads
-        self._tools: dict[str, AnyTool] = {}
+        self._tools: dict[str, AnyTool | AskUser] = {}
         for tool in tools:
             name = tool.description["name"]
             other = self._tools.get(name)
             if other is None:
-                self._tools[name] = tool.in_threads(threads)
-            elif other.function is not tool.function:  # the same tool may be found in two modules
+                self._tools[name] = tool.in_threads(threads) if isinstance(tool, FunctionTool) else tool
+            elif not _same(other, tool):  # the same tool may be found in two modules
                 raise ToolModuleError(
                     f"two tools are named {name!r}: {other.origin} and {tool.origin}; rename one with @tool(name=…)"
                 )
@@ -83,10 +84,17 @@ def build_toolbox(
             *file_tools(limits),
             *http_tools(limits, threads),
             *result_tools(limits),
+            *question_tools(),
             *load_modules(modules),
         ],
         threads,
     )
+
+
+def _same(one: AnyTool | AskUser, other: AnyTool | AskUser) -> bool:
+    if isinstance(one, FunctionTool) and isinstance(other, FunctionTool):
+        return one.function is other.function
+    return one is other
 
 
 def _imported(name: str) -> ModuleType:

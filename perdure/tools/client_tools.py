@@ -1,0 +1,142 @@
+"""Tools that the caller of a run declares and executes, and the tool box of one run: the registry's tools and these.
+
+No worker runs a client tool: a call waits until its result is posted, or its time is over.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import cast
+
+from perdure.contract import AgentDefinition, ClientToolDefinition, ToolDescription
+from perdure.core.state import Json
+from perdure.tools.json_schema import BadSchema, schema_of
+from perdure.tools.port import Tool, ToolBox, ToolCallContext, ToolTrouble
+from perdure.tools.problem import Problem
+from perdure.tools.registry import UnknownTool
+
+CLIENT_TOOLS_MAX = 64
+CLIENT_DESCRIPTION_CHARS_MAX = 8_192
+CLIENT_EXPIRES_SECONDS = 86_400.0  # a client that is away for a day is not coming back for this call
+CLIENT_EXPIRES_SECONDS_MAX = 2_592_000.0  # thirty days
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # what every vendor accepts as a function name
+_MISFITS_SHOWN_MAX = 5  # a model mends a few at a time; more would only fill its context
+_EXPECTED_CHARS_MAX = 1_500
+
+
+class ClientTool:
+    """A ``Tool`` made from its definition, which ``client_tool_problems`` has found sound."""
+
+    def __init__(self, definition: ClientToolDefinition) -> None:
+        self.expires_seconds = float(definition["expires_seconds"])
+        self.description = ToolDescription(
+            name=definition["name"],
+            description=definition["description"],
+            parameters=definition["parameters"],
+            effect="once",  # nobody here knows what it does
+            parallel=True,
+            timeout_seconds=self.expires_seconds,
+            max_attempts=1,
+            approval=False,
+            answered_by="client",
+        )
+
+    def problem(self, arguments: dict[str, Json]) -> str | None:
+        """What is wrong with the arguments, in words a model can act on; None when they fit."""
+        found = schema_of(self.description["parameters"]).misfits(arguments)
+        if not found:
+            return None
+        lines = [f"- {one.pointer.strip('/').replace('/', '.') or 'the whole'}: {one.message}" for one in found]
+        if len(lines) > _MISFITS_SHOWN_MAX:
+            lines[_MISFITS_SHOWN_MAX:] = [f"- and {len(lines) - _MISFITS_SHOWN_MAX} more"]
+        expected = str(self.description["parameters"])[:_EXPECTED_CHARS_MAX]
+        return "\n".join(
+            [f"The arguments do not fit the tool {self.description['name']}:", *lines, f"Expected: {expected}"]
+        )
+
+    async def run(self, arguments: dict[str, Json], call: ToolCallContext) -> str:
+        name = self.description["name"]
+        raise ToolTrouble(f"{name} is run by the client; no worker can run it", code="answered_by_client")
+
+
+class RunToolBox:
+    """The ``ToolBox`` of one run. A client tool never takes the place of one of ours."""
+
+    def __init__(self, toolbox: ToolBox, client_tools: Sequence[ClientToolDefinition]) -> None:
+        self._toolbox = toolbox
+        self._definitions = {one["name"]: one for one in client_tools if toolbox.get(one["name"]) is None}
+
+    @cached_property
+    def _client_tools(self) -> dict[str, ClientTool]:
+        return {name: ClientTool(one) for name, one in self._definitions.items()}
+
+    def get(self, name: str) -> Tool | None:
+        return self._client_tools.get(name) or self._toolbox.get(name)
+
+    def names(self) -> list[str]:
+        return sorted([*self._toolbox.names(), *self._definitions])
+
+    def describe(self, names: list[str] | None = None) -> list[ToolDescription]:
+        """The named tools in the order named (all, by name, without). Raises UnknownTool."""
+        wanted = self.names() if names is None else names
+        tools = [(name, self.get(name)) for name in wanted]
+        if unknown := [name for name, tool in tools if tool is None]:
+            raise UnknownTool(f"unknown tools: {', '.join(unknown)}; known are: {', '.join(self.names())}")
+        return [tool.description for _, tool in tools if tool is not None]
+
+
+def run_toolbox(toolbox: ToolBox, definition: AgentDefinition) -> RunToolBox:
+    """All tools there are for a run; ``run_tool_names`` are those that it may use."""
+    return RunToolBox(toolbox, definition.get("client_tools", []))
+
+
+def run_tool_names(definition: AgentDefinition) -> list[str]:
+    """The agent's tools, then the client's."""
+    return [*definition["tools"], *(one["name"] for one in definition.get("client_tools", []))]
+
+
+def client_tool_problems(
+    definitions: Sequence[Mapping[str, Json]], toolbox: ToolBox, *, at: str = "/client_tools"
+) -> list[Problem]:
+    """What is wrong with them; empty when every one can be used. ``at`` is where they are in the request."""
+    found: list[Problem] = []
+    if len(definitions) > CLIENT_TOOLS_MAX:
+        found.append(Problem(at, "too_many", f"{len(definitions)} client tools, {CLIENT_TOOLS_MAX} at most"))
+    names: set[str] = set()
+    for number, one in enumerate(definitions[:CLIENT_TOOLS_MAX]):
+        name, here = one.get("name"), f"{at}/{number}"
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            found.append(Problem(f"{here}/name", "invalid_name", "must be 1 to 64 of a-z A-Z 0-9 _ -"))
+        elif name in names:
+            found.append(Problem(f"{here}/name", "duplicate", f"two client tools are named {name!r}"))
+        elif toolbox.get(name) is not None:
+            found.append(Problem(f"{here}/name", "name_taken", f"there is a tool {name!r} here already"))
+        names.add(str(name))
+        found += _own_problems(one, here)
+    return found
+
+
+def _own_problems(one: Mapping[str, Json], here: str) -> list[Problem]:
+    found: list[Problem] = []
+    description, seconds = one.get("description", ""), one.get("expires_seconds", CLIENT_EXPIRES_SECONDS)
+    if not isinstance(description, str) or len(description) > CLIENT_DESCRIPTION_CHARS_MAX:
+        most = f"must be text of at most {CLIENT_DESCRIPTION_CHARS_MAX} characters"
+        found.append(Problem(f"{here}/description", "invalid_text", most))
+    if (
+        isinstance(seconds, bool)
+        or not isinstance(seconds, int | float)
+        or not 1 <= seconds <= CLIENT_EXPIRES_SECONDS_MAX
+    ):
+        most = f"must be 1 to {CLIENT_EXPIRES_SECONDS_MAX:.0f} seconds"
+        found.append(Problem(f"{here}/expires_seconds", "out_of_range", most))
+    parameters = one.get("parameters")
+    try:
+        schema_of(parameters)
+    except BadSchema as bad:
+        found.append(Problem(f"{here}/parameters", "invalid_schema", f"the schema {bad}"))
+    else:
+        if cast("dict[str, Json]", parameters).get("type") != "object":  # what every vendor demands of a function
+            found.append(Problem(f"{here}/parameters", "invalid_schema", 'the schema must have "type": "object"'))
+    return found
