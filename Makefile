@@ -3,6 +3,7 @@
 #   make up      Temporal, scripted vendors, a worker and the API on this machine; Ctrl-C stops them
 #   make test    the tests            make lint    style, types, import rules
 #   make bench   the measurements     make sim     10,000 simulated runs of the core
+#   make campaign  budgets under fire: 2,000 simulated runs, and 100 real ones whose workers are killed
 
 UV_VERSION := 0.13.8
 PYTHON ?= python3
@@ -19,7 +20,7 @@ export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)# whoever told pip about a mirror has
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test lint bench sim lock clean
+.PHONY: help install demo up test lint bench sim campaign lock clean
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -57,6 +58,10 @@ bench: install
 
 sim: install
 	$(BIN)/python -m tests.core.simulation --seeds 10000
+
+campaign: install
+	$(BIN)/python -m tests.core.simulation --budget --seeds 2000
+	$(BIN)/python -m tests.e2e.budget_campaign --runs 100
 
 # A requirements file and not uv.lock: the latter names the registry it was resolved from (docs/WHY.md).
 lock: $(filter .uv/bin/uv,$(UV))
