@@ -1,31 +1,194 @@
-"""The verdict on a tool call a model asks for, in words, where its arguments are at hand. Temporal hears
-the verdict's code only: the words may quote the arguments, and content stays out of its history.
+"""The verdicts on the tool calls a model asks for, in words, where their arguments are at hand. Temporal hears
+a verdict's code only: the words may quote the arguments, and content stays out of its history.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
+from perdure.contract import Block, ToolCallBlock, ToolDescription
 from perdure.core.happenings import CallAsked
-from perdure.core.judge import judge
+from perdure.core.judge import denied, judge, repeated
+from perdure.core.policy import Ruling, with_decision
 from perdure.core.state import Json
-from perdure.tools.port import ToolBox
+from perdure.store.journal import Journal
+from perdure.store.rows import AskRow, CallRow, NewAsk, RulingShown, RunRow
+from perdure.tools.arguments import args_sha256
+from perdure.tools.builtin.ask_user import asked_questions, asked_seconds
+from perdure.tools.client_tools import ClientTool, RunToolBox, run_tool_names, run_toolbox
+from perdure.tools.policy import RunPolicy, policy_of, ruling
+from perdure.tools.port import Tool, ToolBox
+
+_REASON_CHARS_MAX = 1_000  # in the event; the model's own answer has the whole
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What ``ModelCommit`` wants to know of one call: ``asked`` with its words (``without_words`` for Temporal),
+    the ``ruling`` for its event, the hash of its arguments, and what has to be asked of people or of the client."""
+
+    asked: CallAsked
+    ruling: RulingShown
+    args_sha256: str
+    ask: NewAsk | None = None
+
+
+async def verdicts(
+    journal: Journal, toolbox: ToolBox, run: RunRow, blocks: Sequence[Block], now_ms: int
+) -> list[Verdict]:
+    """One for each tool_call among ``blocks``, in their order. ``toolbox`` holds the tools of this worker; the
+    client's are taken from the run's definition. The journal is asked for what it alone knows, and only where it
+    matters: whether this call keeps failing (tools that a worker runs), and whether people have decided about it
+    before (where the policy asks)."""
+    court = _Court(journal, run_toolbox(toolbox, run.definition), run, policy_of(run.definition), now_ms)
+    return [await court.verdict(block) for block in blocks if block["type"] == "tool_call"]
+
+
+async def refusal_words(journal: Journal, toolbox: ToolBox, run: RunRow, call: CallRow, code: str) -> str | None:
+    """The words of a verdict that refused ``call`` under ``code``, found again; None when the code is none of the
+    judge's, or when what led to it is no longer to be found."""
+    court = _Court(journal, run_toolbox(toolbox, run.definition), run, policy_of(run.definition), 0)
+    match code:
+        case "unknown_tool" | "invalid_arguments":
+            asked = judge(call.key, call.name, court.known, court.problem(call.name, call.arguments))
+            return asked.refusal
+        case "repeated_failure":
+            failures = await journal.failures_in_a_row(run.id, call.name, args_sha256(call.arguments))
+            return repeated(max(failures, court.policy.repeat_failures_max))
+        case "tool_denied":
+            found = await court.ruling(call.name, call.arguments)
+            return denied(found) if found.action == "deny" else None
+        case _:
+            return None
 
 
 def verdict(toolbox: ToolBox, known: Collection[str], call_id: str, name: str, arguments: Json) -> CallAsked:
-    """``known`` are the tools of the run; ``arguments`` that were not a JSON object come as text."""
-    return judge(call_id, name, known=known, problem=_problem(toolbox, name, arguments))
+    """Without a policy: whether the tool is known and its arguments fit. ``verdicts`` says more."""
+    return judge(call_id, name, known=known, problem=_problem(toolbox.get(name), arguments))
 
 
 def without_words(asked: CallAsked) -> CallAsked:
     return asked if asked.refusal is None else replace(asked, refusal=asked.refusal_code)
 
 
-def _problem(toolbox: ToolBox, name: str, arguments: Json) -> str | None:
-    tool = toolbox.get(name)
+@dataclass(frozen=True)
+class _Court:
+    """Where the calls of one answer are judged."""
+
+    journal: Journal
+    toolbox: RunToolBox
+    run: RunRow
+    policy: RunPolicy
+    now_ms: int
+
+    @property
+    def known(self) -> list[str]:
+        """The run's tools that this worker knows."""
+        return [name for name in run_tool_names(self.run.definition) if self.toolbox.get(name) is not None]
+
+    async def verdict(self, block: ToolCallBlock) -> Verdict:
+        name, call_id = block["name"], block["call_id"]
+        arguments: Json = block["arguments"] if "arguments" in block else block.get("raw_arguments")
+        sha256 = args_sha256(arguments)
+        known = self.known
+        problem = self.problem(name, arguments) if name in known else None
+        if name not in known or problem is not None:
+            asked = judge(call_id, name, known, problem)
+            return Verdict(asked, _shown_refusal(asked), sha256)
+        tool = self.toolbox.get(name)
+        assert tool is not None
+        assert isinstance(arguments, dict)
+        failures = await self._failures(tool.description, sha256)
+        found = await self.ruling(name, arguments)
+        asked = judge(
+            call_id,
+            name,
+            known,
+            None,
+            failures=failures,
+            failures_max=self.policy.repeat_failures_max,
+            ruling=found,
+            answered_by=tool.description["answered_by"],
+            answer_seconds=_answer_seconds(tool, arguments),
+            now_ms=self.now_ms,
+        )
+        if asked.refusal_code == "repeated_failure" and asked.refusal is not None:
+            return Verdict(asked, _shown_refusal(asked), sha256)
+        return Verdict(asked, _shown(found, asked), sha256, _ask(asked, tool, arguments, sha256, found))
+
+    def problem(self, name: str, arguments: Json) -> str | None:
+        return _problem(self.toolbox.get(name), arguments)
+
+    async def ruling(self, name: str, arguments: Json) -> Ruling:
+        """The policy's word, and where it asks, what people have said before about this very call."""
+        tool = self.toolbox.get(name)
+        if tool is None or not isinstance(arguments, dict):
+            return Ruling("allow", "default")
+        found = ruling(self.policy, tool.description, arguments)
+        if found.action != "ask" or tool.description["answered_by"] == "people":
+            return found
+        row = await self.journal.standing_decision(self.run.id, name, args_sha256(arguments))
+        if row is None or row.status not in ("approved", "denied"):
+            return found
+        return with_decision(found, f"approval {row.id}", approved=row.status == "approved", reason=_said(row))
+
+    async def _failures(self, tool: ToolDescription, sha256: str) -> int:
+        if tool["answered_by"] != "worker" or not self.policy.repeat_failures_max:
+            return 0
+        return await self.journal.failures_in_a_row(self.run.id, tool["name"], sha256)
+
+
+def _problem(tool: Tool | None, arguments: Json) -> str | None:
     if tool is None:
         return None
     if not isinstance(arguments, dict):
         return f"the arguments are not a JSON object: {str(arguments or '')[:200]}"
     return tool.problem(arguments)
+
+
+def _answer_seconds(tool: Tool, arguments: dict[str, Json]) -> float:
+    """How long people, or the client, have for the answer."""
+    if isinstance(tool, ClientTool):
+        return tool.expires_seconds
+    return asked_seconds(arguments) if tool.description["answered_by"] == "people" else 0.0
+
+
+def _ask(asked: CallAsked, tool: Tool, arguments: dict[str, Json], sha256: str, found: Ruling) -> NewAsk | None:
+    match asked.waits:
+        case "approval":
+            return NewAsk(
+                "approval",
+                asked.call_id,
+                asked.tool,
+                sha256,
+                asked.expires_ms,
+                rule=found.rule,
+                reason=found.reason,
+                terms=found.terms,
+                client_seconds=tool.expires_seconds if isinstance(tool, ClientTool) else None,
+            )
+        case "question":
+            questions = asked_questions(arguments)
+            return NewAsk("question", asked.call_id, asked.tool, sha256, asked.expires_ms, questions=questions)
+        case "client_tool":
+            return NewAsk("client_tool", asked.call_id, asked.tool, sha256, asked.expires_ms)
+        case _:
+            return None
+
+
+def _shown(found: Ruling, asked: CallAsked) -> RulingShown:
+    """What the event says. A question needs no leave, whatever the policy asks before calls."""
+    verdict = "allow" if found.action == "ask" and asked.waits == "question" else found.action
+    return RulingShown(verdict, found.rule, found.reason[:_REASON_CHARS_MAX])
+
+
+def _shown_refusal(asked: CallAsked) -> RulingShown:
+    """What the judge refuses before any policy is asked goes by its code."""
+    return RulingShown("deny", asked.refusal_code, (asked.refusal or "")[:_REASON_CHARS_MAX])
+
+
+def _said(row: AskRow) -> str:
+    who = row.decided_by or "somebody"
+    words = f": {row.message}" if row.message else ""
+    return f"{'approved' if row.status == 'approved' else 'denied'} by {who}{words}"
