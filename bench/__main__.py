@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench import figures
+from bench import figures, people
 from bench.bed import Bed
 
 
@@ -35,6 +35,11 @@ def rows(found: dict[str, Any]) -> list[tuple[str, float, float, str]]:
         ("POST → 201 ÷ raw start_workflow", found["post"]["ratio"], 3, "×"),
         ("worker killed → next step, median", found["recovery"]["median_s"], 3, "s"),
         ("worker killed → next step, max", found["recovery"]["max_s"], 5, "s"),
+        ("interrupt accepted → call aborted at the vendor, p50", found["interrupt"]["p50_ms"], 500, "ms"),
+        ("approval decided → tool starts, p50", found["approval"]["p50_ms"], 150, "ms"),
+        ("messages to one run that were lost", found["messages"]["lost"], 0, ""),
+        ("  longest history of its workflow", found["messages"]["longest_history_events"], 10_000, ""),
+        ("  growth of the worker's memory", found["messages"]["worker_grown_mb"], 50, "MB"),
     ]
 
 
@@ -46,6 +51,9 @@ async def measure(bed: Bed, *, quick: bool) -> dict[str, Any]:
         "live_lane": await figures.first_token_of_a_running_run(bed, 5 if quick else 20),
         "gap": await figures.gap(bed, 3 if quick else 9),
         "history": [await figures.history(bed, turns) for turns in ((50, 200) if quick else (50, 200, 1000))],
+        "interrupt": await people.interrupt(bed, 5 if quick else 30),
+        "approval": await people.approval(bed, 5 if quick else 30),
+        "messages": await people.messages(bed, 1_000 if quick else people.MESSAGES),
         "recovery": await figures.recovery(bed, 3 if quick else 9),
     }
 

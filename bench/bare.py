@@ -37,10 +37,32 @@ class Nothing:
         return
 
 
+@workflow.defn
+class Listening:
+    """Takes updates until it is told to end: what an order costs at the least."""
+
+    def __init__(self) -> None:
+        self._over = False
+
+    @workflow.run
+    async def run(self) -> None:
+        await workflow.wait_condition(lambda: self._over)
+
+    @workflow.update
+    async def hear(self, word: str) -> str:
+        return word
+
+    @workflow.signal
+    def end(self) -> None:
+        self._over = True
+
+
 async def main(task_queue: str) -> None:
     from perdure.runs import connect
 
-    async with Worker(await connect(lazy=False), task_queue=task_queue, workflows=[Bare, Nothing], activities=[no_op]):
+    async with Worker(
+        await connect(lazy=False), task_queue=task_queue, workflows=[Bare, Nothing, Listening], activities=[no_op]
+    ):
         print("worker ready", flush=True)
         await asyncio.Event().wait()
 
