@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from perdure.contract import Block, ToolCallBlock, ToolDescription
 from perdure.core.happenings import CallAsked
 from perdure.core.judge import denied, judge, repeated
-from perdure.core.policy import Ruling, with_decision
+from perdure.core.policy import ApprovalTerms, Ruling, with_decision
 from perdure.core.state import Json
 from perdure.store.journal import Journal
 from perdure.store.rows import AskRow, CallRow, NewAsk, RulingShown, RunRow
 from perdure.tools.arguments import args_sha256
 from perdure.tools.builtin.ask_user import asked_questions, asked_seconds
-from perdure.tools.client_tools import ClientTool, RunToolBox, run_tool_names, run_toolbox
+from perdure.tools.client_tools import ClientTool, RunToolBox, run_toolbox
 from perdure.tools.policy import RunPolicy, policy_of, ruling
 from perdure.tools.port import Tool, ToolBox
 
@@ -37,8 +37,8 @@ class Verdict:
 async def verdicts(
     journal: Journal, toolbox: ToolBox, run: RunRow, blocks: Sequence[Block], now_ms: int
 ) -> list[Verdict]:
-    """One for each tool_call among ``blocks``, in their order. ``toolbox`` holds the tools of this worker; the
-    client's are taken from the run's definition. The journal is asked for what it alone knows, and only where it
+    """One for each tool_call among ``blocks``, in their order. ``toolbox`` is this worker's, or
+    the run's own. The journal is asked for what it alone knows, and only where it
     matters: whether this call keeps failing (tools that a worker runs), and whether people have decided about it
     before (where the policy asks)."""
     court = _Court(journal, run_toolbox(toolbox, run.definition), run, policy_of(run.definition), now_ms)
@@ -63,6 +63,21 @@ async def refusal_words(journal: Journal, toolbox: ToolBox, run: RunRow, call: C
             return None
 
 
+def unknown_outcome(call: CallRow, now_ms: int) -> NewAsk:
+    """What a person is asked when nobody knows whether ``call`` took effect. When nobody says, the model is told."""
+    terms = ApprovalTerms()
+    return NewAsk(
+        "unknown_outcome",
+        call.key,
+        call.name,
+        args_sha256(call.arguments),
+        now_ms + int(terms.expires_seconds * 1_000),
+        rule="policy.unknown_outcome",
+        reason=f"{call.name} was started and its worker was lost: nobody knows whether it took effect",
+        terms=terms,
+    )
+
+
 def verdict(toolbox: ToolBox, known: Collection[str], call_id: str, name: str, arguments: Json) -> CallAsked:
     """Without a policy: whether the tool is known and its arguments fit. ``verdicts`` says more."""
     return judge(call_id, name, known=known, problem=_problem(toolbox.get(name), arguments))
@@ -85,7 +100,7 @@ class _Court:
     @property
     def known(self) -> list[str]:
         """The run's tools that this worker knows."""
-        return [name for name in run_tool_names(self.run.definition) if self.toolbox.get(name) is not None]
+        return [name for name in self.toolbox.names() if self.toolbox.get(name) is not None]
 
     async def verdict(self, block: ToolCallBlock) -> Verdict:
         name, call_id = block["name"], block["call_id"]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import cast
 
 from perdure.contract import AgentDefinition, ClientToolDefinition, ToolDescription
@@ -62,34 +61,38 @@ class ClientTool:
 
 
 class RunToolBox:
-    """The ``ToolBox`` of one run. A client tool never takes the place of one of ours."""
+    """The ``ToolBox`` of one run: the tools of the registry that its agent names, and those its client executes. A
+    client tool never takes the place of a tool of the registry."""
 
-    def __init__(self, toolbox: ToolBox, client_tools: Sequence[ClientToolDefinition]) -> None:
+    def __init__(self, toolbox: ToolBox, names: Sequence[str], client_tools: Sequence[ClientToolDefinition]) -> None:
         self._toolbox = toolbox
-        self._definitions = {one["name"]: one for one in client_tools if toolbox.get(one["name"]) is None}
-
-    @cached_property
-    def _client_tools(self) -> dict[str, ClientTool]:
-        return {name: ClientTool(one) for name, one in self._definitions.items()}
+        self._client_tools = {one["name"]: ClientTool(one) for one in client_tools if toolbox.get(one["name"]) is None}
+        self._names = [*names, *self._client_tools]
 
     def get(self, name: str) -> Tool | None:
+        """None for a tool that is not the run's, whoever else may use it."""
+        if name not in self._names:
+            return None
         return self._client_tools.get(name) or self._toolbox.get(name)
 
     def names(self) -> list[str]:
-        return sorted([*self._toolbox.names(), *self._definitions])
+        """As the agent names them, the client's last."""
+        return list(self._names)
 
     def describe(self, names: list[str] | None = None) -> list[ToolDescription]:
-        """The named tools in the order named (all, by name, without). Raises UnknownTool."""
-        wanted = self.names() if names is None else names
+        """The named tools in the order named (all without). Raises UnknownTool."""
+        wanted = self._names if names is None else names
         tools = [(name, self.get(name)) for name in wanted]
         if unknown := [name for name, tool in tools if tool is None]:
-            raise UnknownTool(f"unknown tools: {', '.join(unknown)}; known are: {', '.join(self.names())}")
+            raise UnknownTool(f"unknown tools: {', '.join(unknown)}; the run has: {', '.join(self._names)}")
         return [tool.description for _, tool in tools if tool is not None]
 
 
 def run_toolbox(toolbox: ToolBox, definition: AgentDefinition) -> RunToolBox:
-    """All tools there are for a run; ``run_tool_names`` are those that it may use."""
-    return RunToolBox(toolbox, definition.get("client_tools", []))
+    """The tools of a run; a box that is the run's already stays as it is."""
+    if isinstance(toolbox, RunToolBox):
+        return toolbox
+    return RunToolBox(toolbox, definition["tools"], definition.get("client_tools", []))
 
 
 def run_tool_names(definition: AgentDefinition) -> list[str]:

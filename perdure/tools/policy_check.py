@@ -91,20 +91,25 @@ _SHAPE: dict[str, Json] = {
 }
 
 
-def policy_problems(definition: object, tools: Sequence[ToolDescription], *, at: str = "/policy") -> list[Problem]:
-    """What is wrong with a policy, or with a run's own; empty when it can be stored. ``tools`` are all that the
-    agent, or the run, may use, client tools included. ``at`` is where the policy is in the request."""
+def policy_problems(
+    definition: object, tools: Sequence[ToolDescription], *, at: str = "/policy", of_run: bool = False
+) -> list[Problem]:
+    """What is wrong with an agent's policy, or with a run's own; empty when it can be stored. ``tools`` are all that
+    the agent, or the run, may use, client tools included. ``at`` is where the policy is in the request."""
     if misshapen := _misshapen(definition, at):
         return misshapen
     assert isinstance(definition, dict)
+    owner = "the run" if of_run else "the agent"
     rules: list[RuleDefinition] = definition.get("rules") or []
     limits: list[dict[str, Any]] = definition.get("rate_limits") or []
-    found = [problem for number, rule in enumerate(rules) for problem in _in_rule(rule, tools, f"{at}/rules/{number}")]
+    found = [
+        problem for number, rule in enumerate(rules) for problem in _in_rule(rule, tools, owner, f"{at}/rules/{number}")
+    ]
     found += _unreachable(rules, found, at)
     found += [
         problem
         for number, limit in enumerate(limits)
-        for problem in _in_glob(limit["tool"], tools, f"{at}/rate_limits/{number}/tool")
+        for problem in _in_glob(limit["tool"], tools, owner, f"{at}/rate_limits/{number}/tool")
     ]
     found += _never_binding(limits, at)
     found += _in_guardrails(definition.get("guardrails") or [], f"{at}/guardrails")
@@ -144,8 +149,8 @@ def _misshapen(definition: object, at: str) -> list[Problem]:
     return [Problem(at + where, "invalid", why) for where, why in schema_of(_SHAPE).misfits(definition)]
 
 
-def _in_rule(rule: RuleDefinition, tools: Sequence[ToolDescription], here: str) -> Iterator[Problem]:
-    yield from _in_glob(rule["tool"], tools, f"{here}/tool", rule.get("effect"))
+def _in_rule(rule: RuleDefinition, tools: Sequence[ToolDescription], owner: str, here: str) -> Iterator[Problem]:
+    yield from _in_glob(rule["tool"], tools, owner, f"{here}/tool", rule.get("effect"))
     if rule.get("when") is not None:
         try:
             schema_of(rule["when"])
@@ -171,11 +176,11 @@ def _in_glob(glob: str, tools: Sequence[ToolDescription], here: str, effect: Eff
         yield Problem(here, "invalid_glob", f"{glob!r} {broken}")
     elif not any(sign in glob for sign in "*?["):
         if glob not in names:
-            yield Problem(here, "unknown_tool", f"the agent has no tool {glob!r}; {_named(names)}")
+            yield Problem(here, "unknown_tool", f"{owner} has no tool {glob!r}; {_named(names)}")
         elif effect and not any(tool["effect"] == effect for tool in tools if tool["name"] == glob):
             yield Problem(here, "unreachable_rule", f"the effect of {glob} is another than {effect}")
     elif glob != "*" and not any(fnmatchcase(name, glob) for name in names):
-        yield Problem(here, "unknown_tool", f"the glob {glob!r} matches no tool of the agent; {_named(names)}")
+        yield Problem(here, "unknown_tool", f"the glob {glob!r} matches no tool of {owner}; {_named(names)}")
 
 
 def _broken(glob: str) -> str:
