@@ -162,6 +162,7 @@ def budget(
     max_tokens: MaxTokens = None,
     max_output_tokens: MaxOutputTokens = None,
     on_limit: LimitAction = None,
+    max_turns: Annotated[int | None, typer.Option(metavar="N", help="Model calls, one after another.")] = None,
     json: Json = False,
     as_: As = None,
     api_url: ApiUrl = None,
@@ -172,7 +173,7 @@ def budget(
     from perdure.cli.money import budget_from, show_budget
 
     change = budget_from(max_cost, max_tokens, max_output_tokens, on_limit)
-    raise typer.Exit(show_budget(run, change, as_json=json, where=Where(api_url, home, as_)))
+    raise typer.Exit(show_budget(run, change, max_turns, as_json=json, where=Where(api_url, home, as_)))
 
 
 @app.command()

@@ -1,6 +1,7 @@
-"""`perdure demo`: a run over HTTP survives kill -9 of its worker, twice, and of Temporal, and proves it.
+"""`perdure demo`: a run over HTTP survives kill -9 of its worker, twice, and of Temporal, and proves it; then an
+approval and a budget hold (``demo_limits.py``).
 
-What happens is in ``Demo.strike``; what it proves is in ``evidence.py``.
+What happens is in ``Demo.strike``; what it proves is in ``evidence.py`` and ``evidence_limits.py``.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from perdure.cli.client import TERMINAL_EVENTS, Api, Object, Refused
+from perdure.cli.demo_limits import hold_for_approval, run_into_the_budget
 from perdure.cli.demo_tools import EFFECTS_FILE
 from perdure.cli.evidence import Evidence, Kill
 from perdure.cli.place import Up, read_up
+from perdure.cli.proof import Proof, print_proof
 from perdure.cli.supervisor import die_with_parent
 from perdure.cli.text import one_line
 from perdure.cli.trouble import Failed
@@ -60,7 +62,7 @@ class Demo:
         line = f"[{time.monotonic() - self.began:5.1f} s] {text}"
         self.console.print(line, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
-    def run(self) -> Evidence:
+    def run(self) -> Proof:
         """Everything, from the first process to the last question. The processes are gone afterwards."""
         self.say("starting Temporal, a worker and the API" + ("" if self.model else ", and scripted model vendors"))
         process = self._start()
@@ -70,7 +72,12 @@ class Demo:
             api = Api(up["api_url"])
             run_id = self._post(api)
             self.strike(api, run_id)
-            return self._gather(api, run_id, up)
+            proof = Proof(self._gather(api, run_id, up))
+            if self.model is None and "vendors_url" in up:
+                proof.approval = hold_for_approval(api.url, self._effects, self.say)
+                proof.budget = run_into_the_budget(api.url, up["vendors_url"], self.say)
+            proof.total_seconds = time.monotonic() - self.began
+            return proof
         finally:
             self.say("stopping everything")
             process.send_signal(signal.SIGTERM)
@@ -242,7 +249,6 @@ class Demo:
             effects=self._effects(),
             kills=self.kills,
             kills_wanted=STRIKES if self.model is None else max(1, len(self.kills)),  # a real model may be too quick
-            total_seconds=time.monotonic() - self.began,
         )
 
     @property
@@ -270,16 +276,15 @@ def run_demo(*, model: str | None, keep: bool, as_json: bool) -> int:
         console.width = 120  # a log need not fit a window
     keep_home = True
     try:
-        evidence = Demo(model, home, console).run()
-        ok = evidence.judge()
-        keep_home = keep or not ok
+        proof = Demo(model, home, console).run()
+        keep_home = keep or not proof.ok
         if as_json:
-            print(json.dumps(evidence.document(home=str(home) if keep_home else None), indent=2))
+            print(json.dumps(proof.document(home=str(home) if keep_home else None), indent=2))
         else:
-            _print(evidence, ok, console)
+            print_proof(proof, console)
         if keep_home:
             console.print(f"kept: {home}", markup=False, soft_wrap=True)
-        return 0 if ok else 1
+        return 0 if proof.ok else 1
     except Refused:  # a wrong model name, most likely: there is nothing to look at
         keep_home = keep
         raise
@@ -289,25 +294,3 @@ def run_demo(*, model: str | None, keep: bool, as_json: bool) -> int:
     finally:
         if not keep_home:
             shutil.rmtree(home, ignore_errors=True)
-
-
-def _print(evidence: Evidence, ok: bool, console: Console) -> None:
-    table = Table(title="What it came to", title_justify="left", header_style="bold")
-    for heading in ("what", "found", ""):
-        table.add_column(heading)
-    for check in evidence.checks:
-        table.add_row(check.name, check.found, "[green]ok[/]" if check.ok else "[red bold]WRONG[/]")
-    for kill in evidence.kills:
-        seconds = kill.recovered_seconds
-        found = "never" if seconds is None else f"{seconds:.1f} s"
-        table.add_row(f"next step after kill -9 of {kill.what} {kill.when}", found, "" if seconds else "[red]WRONG[/]")
-    table.add_row("total time", f"{evidence.total_seconds:.1f} s", "")
-    console.print()
-    console.print(table)
-    held = "Nothing was lost, nothing was paid for or done twice."
-    if evidence.vendor is None:
-        held = (
-            "Nothing was lost, nothing was done twice. What the vendor bills for the call that was cut, it knows alone."
-        )
-    verdict = held if ok else "Not everything holds: see above."
-    console.print(verdict, style="bold green" if ok else "bold red")

@@ -44,7 +44,6 @@ class Evidence:
     effects: list[str]
     kills: list[Kill]
     kills_wanted: int
-    total_seconds: float
     checks: list[Check] = field(default_factory=list)
 
     def judge(self) -> bool:
@@ -134,16 +133,13 @@ class Evidence:
         recovered = [kill for kill in self.kills if kill.recovered_seconds is not None]
         return Check("kills survived", f"{len(recovered)} of {self.kills_wanted}", len(recovered) == self.kills_wanted)
 
-    def document(self, *, home: str | None) -> Object:
-        """Everything as JSON. ``ok`` is what the exit status says."""
+    def document(self) -> Object:
         vendor = self.vendor
         counts = Counter(self.effects)
         return {
-            "ok": bool(self.checks) and all(check.ok for check in self.checks),
             "run_id": self.run["id"],
             "model": self.run["agent"]["model"],
             "status": self.run["status"],
-            "total_seconds": round(self.total_seconds, 2),
             "model_calls": None
             if vendor is None
             else {
@@ -168,6 +164,4 @@ class Evidence:
                 for kill in self.kills
             ],
             "usage": self.run["usage"],
-            "checks": [{"name": check.name, "found": check.found, "ok": check.ok} for check in self.checks],
-            "home": home,
         }

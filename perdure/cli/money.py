@@ -5,11 +5,12 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from perdure.cli.client import Object, Where
+from perdure.cli.client import Api, Object, Where
 from perdure.cli.text import clean, pretty
 from perdure.cli.trouble import Failed
 
 LEDGER_LINES = 10  # the newest, shown under the budget
+PAGE = 100
 NO_LIMIT = "none"
 USAGE_COLUMNS = {
     "model_calls": "calls",
@@ -39,14 +40,17 @@ def budget_from(cost: str | None, tokens: str | None, output_tokens: str | None,
     return budget
 
 
-def show_budget(run: str, change: Object, *, as_json: bool, where: Where) -> int:
-    """Change the budget when ``change`` says something, and show what holds then."""
+def show_budget(run: str, change: Object, max_turns: int | None, *, as_json: bool, where: Where) -> int:
+    """Change the budget when there is something to change, and show what holds then."""
     api = where.connect()
     run_id = api.resolve(run)
-    whole = api.patch(f"/v1/runs/{run_id}", {"budget": change}) if change else api.get(f"/v1/runs/{run_id}")
-    ledger = api.get(f"/v1/runs/{run_id}/ledger", limit=LEDGER_LINES, order="desc")
+    body: Object = {"budget": change} if change else {}
+    if max_turns is not None:
+        body["limits"] = {"max_turns": max_turns}
+    whole = api.patch(f"/v1/runs/{run_id}", body) if body else api.get(f"/v1/runs/{run_id}")
+    ledger = read_ledger(api, run_id)
     if as_json:
-        print(pretty({"budget": whole["budget"], "ledger": ledger["data"]}))
+        print(pretty({"budget": whole["budget"], "ledger": ledger}))
         return 0
     print(f"{run_id} · {whole['status']}{' · ' + whole['status_reason'] if whole['status_reason'] else ''}")
     if whole["budget"] is None:
@@ -54,10 +58,23 @@ def show_budget(run: str, change: Object, *, as_json: bool, where: Where) -> int
         print(f"it has no budget; `{set_it}` gives it one")
     else:
         print("\n".join(budget_lines(whole["budget"])))
-    if ledger["data"]:
-        print(f"\nledger, newest first{' (the API has more)' if ledger['has_more'] else ''}")
-        Console(emoji=False, highlight=False, width=160).print(_ledger(ledger["data"]))
+    print(f"turns      {whole['limits']['max_turns']:>12,} {whole['turns']:>12,}")
+    if ledger:
+        print(f"\nledger, the newest of {len(ledger)} entries last")
+        Console(emoji=False, highlight=False, width=160).print(_ledger(ledger[-LEDGER_LINES:]))
     return 0
+
+
+def read_ledger(api: Api, run_id: str) -> list[Object]:
+    """All of it, in order: a few entries for each model call."""
+    ledger: list[Object] = []
+    cursor: str | None = None
+    while True:
+        page = api.get(f"/v1/runs/{run_id}/ledger", limit=PAGE, after=cursor)
+        ledger += page["data"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return ledger
 
 
 def budget_lines(budget: Object) -> list[str]:

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 from perdure.cli.evidence import Evidence, Kill
+from perdure.cli.evidence_limits import ApprovalEvidence, BudgetEvidence
+from perdure.cli.proof import Proof
 
 
-def test_a_run_survives_kill_9_of_its_worker_twice_and_of_temporal(tmp_path: Path) -> None:
+def test_a_run_survives_kill_9_twice_an_effect_waits_for_a_person_and_no_cent_is_overspent(tmp_path: Path) -> None:
     command = [sys.executable, "-P", "-m", "perdure.cli", "demo", "--json"]
     env = {**os.environ, "TMPDIR": str(tmp_path)}
-    shown = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=150)
+    shown = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=170)
     assert shown.returncode == 0, shown.stdout + shown.stderr
     report = json.loads(shown.stdout)
     assert report["ok"]
@@ -30,7 +32,13 @@ def test_a_run_survives_kill_9_of_its_worker_twice_and_of_temporal(tmp_path: Pat
     assert report["events"]["identical_on_replay"]
     assert [kill["what"] for kill in report["kills"]] == ["worker-1", "temporal", "worker-1"]
     assert all(kill["recovered_seconds"] < 15 for kill in report["kills"])
-    assert report["total_seconds"] < 120
+    approval, budget = report["approval"], report["budget"]
+    assert (approval["effects_before"], approval["effects_after"]) == (0, 1)
+    assert approval["other_decision"] == "approval_already_resolved"
+    assert float(budget["highest_usd"]) <= float(budget["limit_usd"]) == 0.02
+    assert float(budget["vendor_bill_usd"]) == float(budget["spent_usd"]) > 0.01
+    assert budget["last_words"].startswith("I was stopped by the budget.")
+    assert report["total_seconds"] < 140
     assert list(tmp_path.glob("perdure-demo-*")) == []  # nothing is left behind
 
 
@@ -58,7 +66,6 @@ def good() -> Evidence:
         effects=["run_1:call_1"],
         kills=[Kill("worker-1", 1, "now", 1.0, 2.0)],
         kills_wanted=1,
-        total_seconds=3.0,
     )
 
 
@@ -116,3 +123,90 @@ def test_a_run_that_did_not_complete_is_seen() -> None:
     evidence = good()
     evidence.run["status"] = "failed"
     assert failing(evidence) == ["run"]
+
+
+def approved(**more: Any) -> ApprovalEvidence:
+    approval = {"id": "apv_1", "status": "approved", "call_id": "call_1", "args_sha256": "0" * 64, "decided_by": "ada"}
+    events = [
+        {**event(5, "approval.requested"), "at": "2026-11-24T10:00:00.000Z"},
+        {**event(7, "approval.decided"), "at": "2026-11-24T10:00:01.000Z"},
+        {**event(8, "tool.started"), "at": "2026-11-24T10:00:01.040Z"},
+    ]
+    good: dict[str, Any] = {
+        "run": {"id": "run_1", "status": "completed"},
+        "events": events,
+        "approval": approval,
+        "before": [],
+        "after": ["run_1:call_1"],
+        "looked_seconds": 1.0,
+        "again": dict(approval),
+        "other_code": "approval_already_resolved",
+    }
+    return ApprovalEvidence(**{**good, **more})
+
+
+def entry(number: int, spent: str, reserved: str) -> dict[str, Any]:
+    return {"entry": number, "balance": {"spent": {"cost_usd": spent}, "reserved": {"cost_usd": reserved}}}
+
+
+def spent_up(**more: Any) -> BudgetEvidence:
+    budget = {
+        "limit": {"max_cost_usd": "0.02"},
+        "spent": {"cost_usd": "0.016"},
+        "reserved": {"cost_usd": "0"},
+    }
+    run = {
+        "id": "run_2",
+        "status": "incomplete",
+        "stop_reason": "budget_reached",
+        "budget": budget,
+        "output_text": "Bye",
+    }
+    good: dict[str, Any] = {
+        "run": run,
+        "ledger": [entry(1, "0", "0.02"), entry(2, "0.016", "0")],
+        "billed": [{"input": 4_000, "output": 2_000}, {"input": 4_000, "output": 0}],
+    }
+    return BudgetEvidence(**{**good, **more})
+
+
+def wrong(part: ApprovalEvidence | BudgetEvidence) -> list[str]:
+    return [check.name for check in part.checks() if not check.ok]
+
+
+def test_an_approval_and_a_budget_that_hold_are_accepted() -> None:
+    assert wrong(approved()) == []
+    assert wrong(spent_up()) == []
+    assert approved().started_after_ms() == 40
+    assert Proof(good(), approved(), spent_up()).ok
+
+
+def test_an_effect_before_the_approval_or_twice_is_seen() -> None:
+    assert wrong(approved(before=["run_1:call_1"])) == ["effects while it waited"]
+    assert wrong(approved(after=["run_1:call_1"] * 2)) == ["effects in the end"]
+    assert wrong(approved(after=[])) == ["effects in the end"]
+    events = approved().events
+    assert wrong(approved(events=[events[0], {**events[2], "seq": 6}, events[1]])) == ["tool started"]
+    assert wrong(approved(events=events[:1])) == ["tool started"]
+
+
+def test_a_decision_that_was_overruled_afterwards_is_seen() -> None:
+    assert wrong(approved(other_code="")) == ["a different decision after that"]
+    assert wrong(approved(again={})) == ["approved by"]
+
+
+def test_one_entry_over_the_limit_is_seen_and_so_is_a_missing_one() -> None:
+    over = [entry(1, "0", "0.02"), entry(2, "0.0180001", "0.002"), entry(3, "0.016", "0")]
+    assert wrong(spent_up(ledger=over)) == ["spent and reserved, at each entry"]
+    assert wrong(spent_up(ledger=spent_up().ledger[1:])) == ["spent and reserved, at each entry"]
+    assert wrong(spent_up(ledger=[])) == ["spent and reserved, at each entry"]
+
+
+def test_a_bill_that_differs_from_the_ledger_is_seen() -> None:
+    assert wrong(spent_up(billed=[{"input": 1, "output": 1}])) == ["the vendor's bill"]
+
+
+def test_one_part_that_does_not_hold_is_enough() -> None:
+    assert not Proof(good(), approved(), spent_up(billed=[])).ok
+    assert not Proof(good(), approved(after=[]), spent_up()).ok
+    assert Proof(good()).ok
