@@ -168,7 +168,9 @@ def _in_rule(rule: RuleDefinition, tools: Sequence[ToolDescription], owner: str,
         yield Problem(f"{here}/approval", "contradictory_rule", "only a rule with action ask asks for an approval")
 
 
-def _in_glob(glob: str, tools: Sequence[ToolDescription], here: str, effect: Effect | None = None) -> Iterator[Problem]:
+def _in_glob(
+    glob: str, tools: Sequence[ToolDescription], owner: str, here: str, effect: Effect | None = None
+) -> Iterator[Problem]:
     """A glob has to be one, and to concern a tool. ``*`` may stand for none, and an effect class is a precaution
     for tools to come, unless the rule names a single tool."""
     names = {tool["name"] for tool in tools}
