@@ -9,14 +9,15 @@ from starlette.responses import Response
 from ulid import ULID
 
 from api.bodies import JsonRoute
-from api.definitions import check_definition, definition_of
+from api.definitions import checked
 from api.encoding import JsonReply
 from api.idempotency import IDEMPOTENCY_KEY, once
 from api.paging import PAGE_DEFAULT, After, Before, Limit, Order, list_reply, page_reply
 from api.parts import PROJECT, Given, Strict
 from api.problems import declared
 from api.rendering import agent as render_agent
-from api.replies import AgentOut, ListReply
+from api.replies import AgentOut
+from api.reply import ListReply
 from api.requests import CreateAgent
 from perdure.store.rows import AgentRow, NotFound, Page
 
@@ -32,7 +33,7 @@ router = APIRouter(tags=["agents"], route_class=JsonRoute)
     responses={
         **declared(
             "invalid_json", "idempotency_in_progress", "payload_too_large", "validation_failed",
-            "idempotency_key_reused", "unknown_model", "unknown_tool",
+            "idempotency_key_reused", "unknown_model", "unknown_tool", "model_not_priced",
         ),
         200: {"model": AgentOut, "description": "The newest version is the same already"},
         201: {"model": AgentOut, "description": "The new version"},
@@ -43,8 +44,7 @@ async def create_agent(request: Strict, given: Given, body: CreateAgent) -> Resp
     journal = given.assembly.journal
 
     async def act(agent_id: str) -> Response:
-        definition = definition_of(body, body.name)
-        check_definition(given.assembly, definition, "")
+        definition = checked(given.assembly, body, body.name, "")
         try:
             newest = (await journal.get_agent(PROJECT, body.name)).version
         except NotFound:

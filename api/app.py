@@ -13,12 +13,26 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import ValidationError
 
-from api import agents, catalog, events, health, runs, sessions
-from api.definitions import check_definition, definition_of
+from api import (
+    agents,
+    approvals,
+    calls,
+    catalog,
+    events,
+    health,
+    inbox,
+    ledger,
+    policy,
+    questions,
+    runs,
+    sessions,
+    steering,
+)  # fmt: skip
+from api.definitions import checked
 from api.gate import Gate
 from api.parts import PROJECT, Parts
 from api.problems import Problem, install
-from api.replies import ProblemDocument
+from api.reply import ProblemDocument
 from api.requests import CreateAgent
 from api.starting import reconcile
 from perdure.assembly import Assembly
@@ -64,7 +78,9 @@ def create_app(
         redoc_url=None,
     )
     app.state.stopping = stopping
-    for module in (runs, events, sessions, agents, catalog, health):
+    for module in (
+        runs, steering, inbox, calls, events, ledger, approvals, questions, sessions, agents, policy, catalog, health,
+    ):  # fmt: skip
         app.include_router(module.router)
     install(app)
     app.add_middleware(Gate, request_bytes_max=request_bytes_max, hosts=hosts)
@@ -83,13 +99,11 @@ async def store_configured_agents(assembly: Assembly) -> None:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise BadAgentSettings(f"[agents.{name}] {where}: {first['msg']}") from None
-        definition = definition_of(agent, name)
         try:
-            check_definition(assembly, definition, "")
+            definitions.append(checked(assembly, agent, name, ""))
         except Problem as problem:
             where = (problem.errors[0].pointer or "").strip("/").replace("/", ".")
             raise BadAgentSettings(f"[agents.{name}] {where}: {problem.detail}") from None
-        definitions.append(definition)
     for definition in definitions:
         row = await assembly.journal.put_agent(PROJECT, definition)
         log.info("agent %s is version %d, as configured", definition["name"], row.version)
@@ -112,6 +126,10 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
 _TAGS = [
     {"name": "runs", "description": "One execution of an agent towards one goal; one Temporal workflow."},
     {"name": "events", "description": "The numbered log of a run, replayed and followed."},
+    {"name": "messages", "description": "What is said to a running run."},
+    {"name": "approvals", "description": "What people are asked before a tool call runs."},
+    {"name": "questions", "description": "What agents ask people."},
+    {"name": "usage", "description": "What was spent."},
     {"name": "sessions", "description": "Conversations: transcripts that outlive one run."},
     {"name": "agents", "description": "Named definitions in immutable versions."},
     {"name": "catalog", "description": "Models and tools that agents may use."},

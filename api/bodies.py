@@ -136,7 +136,7 @@ def _check_text(text: str, pointer: str, errors: list[FieldError]) -> None:
         errors.append(FieldError(pointer, "invalid_text", f"holds a lone surrogate, at {error.start}"))
 
 
-def fingerprint(method: str, path: str, document: Any) -> str:
-    """What makes two requests the same: method, path and the canonical body."""
+def fingerprint(method: str, path: str, document: Any, actor: str) -> str:
+    """What makes two requests the same: method, path, the canonical body, and who sends it."""
     canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(f"{method} {path}\n{canonical}".encode()).hexdigest()
+    return hashlib.sha256(f"{method} {path}\n{actor}\n{canonical}".encode()).hexdigest()

@@ -11,7 +11,8 @@ from api.parts import Given
 from api.problems import declared
 from api.rendering import model as render_model
 from api.rendering import tool as render_tool
-from api.replies import ListReply, ModelOut, ToolOut
+from api.replies import ModelOut, ToolOut
+from api.reply import ListReply
 
 router = APIRouter(tags=["catalog"], route_class=JsonRoute)
 
@@ -27,7 +28,8 @@ router = APIRouter(tags=["catalog"], route_class=JsonRoute)
     },
 )
 async def list_models(given: Given) -> Response:
-    return list_reply([render_model(info) for info in given.assembly.catalog.list()], None)
+    seen = {calibration.model: calibration for calibration in await given.assembly.journal.calibrations()}
+    return list_reply([render_model(info, seen.get(info.id)) for info in given.assembly.catalog.list()], None)
 
 
 @router.get(

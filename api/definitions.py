@@ -1,67 +1,165 @@
-"""From a request to the agent definition that a run pins: everything it names must exist now."""
+"""From a request to the agent definition that a run pins: everything it names must exist now, and what it says of
+policies, budgets and limits must make sense."""
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
 
+from api.budgets import (
+    check_first_call,
+    check_price,
+    contradictions,
+    is_priced,
+    not_priced,
+    resolved_budget,
+    resolved_limits,
+)
 from api.parts import PROJECT
-from api.problems import field_problem
-from api.requests import AgentBody, BudgetIn, CreateRun, LimitsIn
+from api.policies import field_errors
+from api.policy_bodies import PolicyIn
+from api.problems import FieldError, errors_problem, field_problem
+from api.requests import AgentBody, AgentReference, CreateRun, InlineAgent
 from perdure.assembly import Assembly
-from perdure.contract import AgentDefinition, ModelSettings
-from perdure.core.state import Usage
+from perdure.contract import AgentDefinition, Block, LimitsDefinition, ModelSettings
+from perdure.core.budget import Budget
 from perdure.providers.port import UnknownModel
 from perdure.store.rows import AgentRow, NotFound
+from perdure.tools.client_tools import client_tool_problems, run_tool_names, run_toolbox
+from perdure.tools.policy import normalized
+from perdure.tools.policy_check import limits_problems, policy_problems
 
 INLINE_NAME = "inline"
 
 
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a run is made of. ``agent`` is the stored agent, if it is one."""
+
+    definition: AgentDefinition
+    agent: AgentRow | None
+    limits: LimitsDefinition
+    budget: Budget | None
+
+
 def definition_of(body: AgentBody, name: str) -> AgentDefinition:
-    """As stored: only what was given."""
-    return AgentDefinition(
+    """As stored: the policy with every default filled in, of the rest only what was given."""
+    definition = AgentDefinition(
         name=name,
         model=body.model,
         instructions=body.instructions,
         tools=list(body.tools),
         model_settings=cast("ModelSettings", body.model_settings.model_dump(exclude_none=True)),
-        limits=body.limits.model_dump(exclude_none=True),
+        limits=body.limits.definition(),
+        policy=normalized(body.policy.definition()),
     )
+    if body.budget is not None:
+        definition["budget"] = body.budget.definition()
+    return definition
 
 
-def check_definition(assembly: Assembly, definition: AgentDefinition, pointer: str, *, whole: bool = False) -> None:
-    """``unknown_model``, ``unknown_tool``, ``validation_failed`` for a tool named twice. With ``whole``
-    the pointer stays as it is: the parts are not in the request."""
+def checked(assembly: Assembly, body: AgentBody, name: str, pointer: str) -> AgentDefinition:
+    """The definition, or a problem with everything that is wrong with it."""
+    definition = definition_of(body, name)
+    if errors := definition_errors(assembly, definition, body.policy.definition(), pointer):
+        raise errors_problem(errors)
+    return definition
+
+
+def definition_errors(
+    assembly: Assembly, definition: AgentDefinition, policy: Mapping[str, Any], pointer: str
+) -> list[FieldError]:
+    """``unknown_model``, ``unknown_tool``, ``model_not_priced``, and what makes no sense. ``policy`` is the policy
+    as it was given: with its defaults filled in, what contradicts itself may be gone."""
+    limits, budget = definition["limits"], definition.get("budget", {})
+    described = assembly.toolbox.describe([name for name in definition["tools"] if assembly.toolbox.get(name)])
+    errors = [*_model_errors(assembly, definition, pointer), *_tool_errors(assembly, definition, pointer)]
+    errors += field_errors(limits_problems(limits, described, at=f"{pointer}/limits"))
+    errors += contradictions(budget, f"{pointer}/budget")
+    if budget.get("max_cost_micros") is not None and not is_priced(assembly, definition["model"]):
+        errors.append(FieldError(f"{pointer}/budget/max_cost_usd", "model_not_priced", not_priced(definition["model"])))
+    return errors + field_errors(policy_problems(policy, described, at=f"{pointer}/policy"))
+
+
+def _model_errors(assembly: Assembly, definition: AgentDefinition, pointer: str) -> list[FieldError]:
     try:
         assembly.catalog.check(definition["model"])
     except UnknownModel as error:
-        raise field_problem("unknown_model", pointer if whole else f"{pointer}/model", str(error)) from None
+        return [FieldError(f"{pointer}/model", "unknown_model", str(error))]
+    return []
+
+
+def _tool_errors(assembly: Assembly, definition: AgentDefinition, pointer: str) -> list[FieldError]:
+    errors = []
     for index, name in enumerate(definition["tools"]):
-        here = pointer if whole else f"{pointer}/tools/{index}"
+        here = f"{pointer}/tools/{index}"
         if assembly.toolbox.get(name) is None:
             known = ", ".join(sorted(assembly.toolbox.names()))
-            raise field_problem("unknown_tool", here, f"there is no tool {name!r}; there are: {known}")
-        if name in definition["tools"][:index]:
-            raise field_problem("validation_failed", here, f"tool {name!r} is named twice", kind="duplicate")
+            errors.append(FieldError(here, "unknown_tool", f"there is no tool {name!r}; there are: {known}"))
+        elif name in definition["tools"][:index]:
+            errors.append(FieldError(here, "duplicate", f"tool {name!r} is named twice"))
+    return errors
 
 
-async def resolve(assembly: Assembly, body: CreateRun) -> tuple[AgentDefinition, AgentRow | None]:
-    """The definition that the run pins, its limits resolved, and the stored agent if it is one."""
-    if body.agent is not None and body.agent_inline is not None:
+async def resolve(assembly: Assembly, body: CreateRun, content: list[Block]) -> Resolved:
+    """The definition that the run pins, with its own policy and tools; its limits and its budget."""
+    definition, agent = await resolve_agent(assembly, body.agent, body.agent_inline)
+    if body.client_tools:
+        definition = {**definition, "client_tools": [tool.definition() for tool in body.client_tools]}
+    if errors := _run_errors(assembly, definition, body):
+        raise errors_problem(errors)
+    definition = narrowed(assembly, definition, body.policy)
+    said = body.budget.definition() if body.budget else {}
+    of_agent = definition.get("budget", {})
+    budget = resolved_budget(assembly.settings, of_agent, said)
+    check_price(assembly, definition["model"], budget, "/budget/max_cost_usd")
+    where = "/budget" if said else "/agent" if agent else "/agent_inline/budget"
+    tools = run_toolbox(assembly.toolbox, definition).describe(run_tool_names(definition))
+    check_first_call(assembly, definition, tools, content, budget, where)
+    limits = resolved_limits(assembly.settings, definition["limits"], body.limits.definition())
+    return Resolved({**definition, "limits": limits}, agent, limits, budget)
+
+
+async def resolve_agent(
+    assembly: Assembly, reference: AgentReference | None, inline: InlineAgent | None
+) -> tuple[AgentDefinition, AgentRow | None]:
+    """The definition of one of both, checked."""
+    if reference is not None and inline is not None:
         raise field_problem(
             "validation_failed", "/agent_inline", "give either agent or agent_inline, not both", kind="conflict"
         )
-    row = None
-    if body.agent_inline is not None:
-        definition = definition_of(body.agent_inline, body.agent_inline.name or INLINE_NAME)
-        check_definition(assembly, definition, "/agent_inline")
-    elif body.agent is not None:
-        row = await find_agent(assembly, body.agent)
-        definition = row.definition
-        check_definition(assembly, definition, "/agent", whole=True)
-    else:
+    if inline is not None:
+        return checked(assembly, inline, inline.name or INLINE_NAME, "/agent_inline"), None
+    if reference is None:
         raise field_problem("validation_failed", "/agent", "give agent or agent_inline", kind="missing")
-    refuse_budget(assembly, definition["model"], body.budget)
-    return {**definition, "limits": _limits(assembly, definition["limits"], body.limits)}, row
+    row = await find_agent(assembly, reference)
+    definition = row.definition
+    if errors := definition_errors(assembly, definition, definition.get("policy", {}), ""):
+        # What it names was there when it was stored; its parts are not in this request.
+        raise errors_problem([FieldError("/agent", error.code, error.message) for error in errors])
+    return definition, row
+
+
+def narrowed(assembly: Assembly, definition: AgentDefinition, policy: PolicyIn | None) -> AgentDefinition:
+    """With the policy of a run, which is asked beside the agent's: it can only narrow."""
+    if policy is None:
+        return definition
+    tools = run_toolbox(assembly.toolbox, definition).describe(run_tool_names(definition))
+    if faults := policy_problems(policy.definition(), tools):
+        raise errors_problem(field_errors(faults))
+    return {**definition, "run_policy": normalized(policy.definition(), of_run=True)}
+
+
+def _run_errors(assembly: Assembly, definition: AgentDefinition, body: CreateRun) -> list[FieldError]:
+    if faults := client_tool_problems(cast("list[Any]", definition.get("client_tools", [])), assembly.toolbox):
+        return field_errors(faults)  # what follows looks at these tools
+    tools = run_toolbox(assembly.toolbox, definition).describe(run_tool_names(definition))
+    errors = field_errors(limits_problems(body.limits.definition(), tools))
+    errors += contradictions(body.budget.definition() if body.budget else {}, "/budget")
+    if body.policy is not None:
+        errors += field_errors(policy_problems(body.policy.definition(), tools))
+    return errors
 
 
 async def find_agent(assembly: Assembly, reference: str) -> AgentRow:
@@ -75,34 +173,3 @@ async def find_agent(assembly: Assembly, reference: str) -> AgentRow:
         what = f"version {version} of agent {name!r}" if at else f"agent {name!r}"
         message = f"There is no {what}: POST /v1/agents makes one."
         raise field_problem("agent_not_found", "/agent", message) from None
-
-
-def refuse_budget(assembly: Assembly, model: str, budget: BudgetIn | None) -> None:
-    """Nothing is promised that is not kept: budgets are not enforced yet, so a run that names one is
-    refused, first of all where the price is unknown."""
-    if budget is None:
-        return
-    one_call = Usage(input_tokens=1_000, output_tokens=1_000)
-    if budget.max_cost_usd is not None and assembly.catalog.cost_micros(model, one_call) is None:
-        raise field_problem(
-            "model_not_priced",
-            "/budget/max_cost_usd",
-            f"nobody knows the price of {model!r}: set [prices.{model!r}] in perdure.toml, or give no cost limit",
-        )
-    raise field_problem(
-        "validation_failed",
-        "/budget",
-        "budgets are not available in this version: a run with one would not be held to it",
-        kind="not_available",
-    )
-
-
-def _limits(assembly: Assembly, of_agent: dict[str, int], of_run: LimitsIn) -> dict[str, int]:
-    """The run's word over the agent's over the settings'."""
-    defaults = assembly.settings.limits
-    return {
-        "max_turns": defaults.max_turns,
-        "max_tool_calls": defaults.max_tool_calls,
-        **of_agent,
-        **of_run.model_dump(exclude_none=True),
-    }

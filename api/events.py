@@ -22,7 +22,8 @@ from api.paging import PAGE_DEFAULT, Limit, list_reply
 from api.parts import PROJECT, Given, Parts
 from api.problems import declared, parameter_problem
 from api.rendering import event
-from api.replies import EventOut, ListReply
+from api.replies import EventOut
+from api.reply import ListReply
 from perdure.core.state import TERMINAL
 from perdure.store.rows import EventRow, JournalTrouble, RunRow
 

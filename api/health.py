@@ -11,19 +11,26 @@ from starlette.responses import Response
 from temporalio.envconfig import ClientConfig
 
 from api.bodies import JsonRoute
+from api.body import LABELS_MAX, METADATA_BYTES_MAX
+from api.budget_bodies import USD_MAX
 from api.encoding import JsonReply
 from api.paging import PAGE_MAX
 from api.parts import Given
+from api.people_bodies import DECISIONS_MAX, RESULTS_MAX
 from api.problems import RETRY_AFTER_SECONDS, declared
 from api.replies import Health, Info, Readiness
-from api.requests import LABELS_MAX, METADATA_BYTES_MAX
 from api.waiting import WAIT_SECONDS_MAX
 from perdure.assembly import Assembly
 from perdure.cli.place import read_up
 from perdure.runs import TemporalUnavailable
-from perdure.store.rows import JournalTrouble
+from perdure.store.rows import INBOX_WAITING_MAX, JournalTrouble
+from perdure.tools.client_tools import CLIENT_TOOLS_MAX
+from perdure.tools.policy_check import RULES_MAX
 
-FEATURES = ["runs", "events", "sessions", "agents", "models", "tools", "idempotency"]
+FEATURES = [
+    "runs", "events", "sessions", "agents", "models", "tools", "idempotency", "budgets", "ledger", "usage", "policy",
+    "approvals", "questions", "client_tools", "messages", "pause",
+]  # fmt: skip
 CHECK_SECONDS = 4.0  # Temporal's calls give up after 3; load balancers commonly after 5
 
 router = APIRouter(tags=["service"], route_class=JsonRoute)
@@ -122,9 +129,18 @@ async def get_info(given: Given) -> Response:
                 "request_bytes_max": settings.limits.request_bytes_max,
                 "max_turns_default": settings.limits.max_turns,
                 "max_tool_calls_default": settings.limits.max_tool_calls,
+                "max_questions_default": settings.limits.max_questions,
+                "max_children_default": settings.limits.max_children,
+                "max_depth_default": settings.limits.max_depth,
                 "deadline_seconds_default": settings.limits.deadline_seconds,
                 "page_max": PAGE_MAX,
                 "wait_seconds_max": WAIT_SECONDS_MAX,
+                "inbox_waiting_max": INBOX_WAITING_MAX,
+                "decisions_max": DECISIONS_MAX,
+                "tool_results_max": RESULTS_MAX,
+                "client_tools_max": CLIENT_TOOLS_MAX,
+                "policy_rules_max": RULES_MAX,
+                "budget_usd_max": USD_MAX,
                 "labels_max": LABELS_MAX,
                 "metadata_bytes_max": METADATA_BYTES_MAX,
             },

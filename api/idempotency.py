@@ -15,6 +15,8 @@ from typing import Final
 
 from starlette.responses import Response
 
+from api.actor import ANONYMOUS
+from api.actor import HEADER as ACTOR
 from api.bodies import JsonRequest, fingerprint
 from api.parts import PROJECT
 from api.problems import Problem, parameter_problem, problem_of
@@ -46,7 +48,7 @@ async def once(request: JsonRequest, journal: Journal, object_id: str, act: Act)
     key = _key_of(request)
     if key is None:
         return await act(object_id), False
-    mark = fingerprint(request.method, request.url.path, request.document)
+    mark = fingerprint(request.method, request.url.path, request.document, request.headers.get(ACTOR, ANONYMOUS))
     try:
         object_id, kept = await journal.reserve_key(PROJECT, key, mark, object_id)
     except KeyReused:

@@ -24,27 +24,39 @@ Before = Annotated[
 ]
 
 
-def list_reply(items: Sequence[dict[str, Any]], next_cursor: str | None) -> JsonReply:
+def list_reply(items: Sequence[dict[str, Any]], next_cursor: str | None, *, status: int = 200) -> JsonReply:
     return JsonReply(
         {
             "object": "list",
             "data": items,
             "has_more": next_cursor is not None,
-            "first_id": items[0]["id"] if items else None,
-            "last_id": items[-1]["id"] if items else None,
+            "first_id": items[0].get("id") if items else None,
+            "last_id": items[-1].get("id") if items else None,
             "next_cursor": next_cursor,
-        }
+        },
+        status,
     )
 
 
+Fetch = Callable[[str | None, bool], Awaitable[Page[Row]]]
+
+
 async def page_reply(
-    fetch: Callable[[str | None, bool], Awaitable[Page[Row]]],
+    fetch: Fetch[Row],
     render: Callable[[Row], dict[str, Any]],
     *,
     order: Literal["asc", "desc"],
     after: str | None,
     before: str | None,
 ) -> JsonReply:
+    """A page of a list, each row by itself. ``invalid_cursor``."""
+    rows, next_cursor = await page_of(fetch, order=order, after=after, before=before)
+    return list_reply([render(row) for row in rows], next_cursor)
+
+
+async def page_of(
+    fetch: Fetch[Row], *, order: Literal["asc", "desc"], after: str | None, before: str | None
+) -> tuple[list[Row], str | None]:
     """A page after a row, or before one: then it is read backwards and turned round, and its
     ``next_cursor`` is the next ``before``. ``fetch`` takes a cursor and whether to go down. ``invalid_cursor``."""
     if after is not None and before is not None:
@@ -55,8 +67,7 @@ async def page_reply(
     except InvalidCursor:
         name = "before" if backwards else "after"
         raise parameter_problem("invalid_cursor", name, "The cursor was not given out by this API.") from None
-    rows = page.rows[::-1] if backwards else page.rows
-    return list_reply([render(row) for row in rows], page.next_cursor)
+    return page.rows[::-1] if backwards else page.rows, page.next_cursor
 
 
 def number_cursor(after: str | None) -> int:

@@ -18,7 +18,18 @@ from starlette.responses import Response
 
 from api.encoding import encode
 from perdure.runs import TemporalUnavailable
-from perdure.store.rows import JournalTrouble, NotFound, RunOver, SessionBusy
+from perdure.store.rows import (
+    AskExpired,
+    AskResolved,
+    AskRow,
+    AskStale,
+    InboxFull,
+    JournalTrouble,
+    NotEligible,
+    NotFound,
+    RunOver,
+    SessionBusy,
+)
 
 log = logging.getLogger("perdure.api")
 
@@ -47,22 +58,26 @@ CODES: Final[dict[str, Code]] = {
     "expired_api_key": Code(401, "The API key has expired"),
     "budget_exhausted": Code(402, "The budget is spent"),
     "budget_too_small": Code(402, "The budget is too small for one model call"),
-    "insufficient_scope": Code(403, "The API key may not do this"),
+    "insufficient_scope": Code(403, "Whoever asks may not do this"),
     "tool_denied": Code(403, "Policy denies this tool"),
     "not_found": Code(404, "There is nothing at this address"),
     "run_not_found": Code(404, "No such run"),
     "session_not_found": Code(404, "No such session"),
     "agent_not_found": Code(404, "No such agent"),
     "result_not_found": Code(404, "No such tool result in this run"),
+    "approval_not_found": Code(404, "No such approval"),
+    "question_not_found": Code(404, "No such question"),
+    "message_not_found": Code(404, "No such message to this run"),
+    "call_not_found": Code(404, "No such call in this run"),
     "method_not_allowed": Code(405, "This address does not take this method"),
     "run_terminal": Code(409, "The run has ended"),
     "invalid_transition": Code(409, "The run's status does not allow this"),
     "session_busy": Code(409, "The session has an active run"),
     "stale_view": Code(409, "The run has moved on since it was read"),
-    "approval_already_resolved": Code(409, "The approval was decided before"),
-    "approval_expired": Code(409, "The approval has expired"),
+    "approval_already_resolved": Code(409, "The approval or question was decided before"),
+    "approval_expired": Code(409, "The time for an answer is over"),
     "approval_stale": Code(409, "The arguments are not the ones that were shown"),
-    "tool_result_conflict": Code(409, "The tool call was answered before with another result"),
+    "tool_result_conflict": Code(409, "The tool call has its result already"),
     "idempotency_in_progress": Code(409, "The first request with this Idempotency-Key is still being answered", True),
     "events_expired": Code(410, "These events are no longer kept"),
     "run_expired": Code(410, "The run is no longer kept"),
@@ -76,7 +91,7 @@ CODES: Final[dict[str, Code]] = {
     "unknown_model": Code(422, "No such model"),
     "precondition_required": Code(428, "This change needs If-Match"),
     "rate_limited": Code(429, "Too many requests", True),
-    "queue_full": Code(429, "Too many runs are waiting", True),
+    "queue_full": Code(429, "Too much is waiting", True),
     "internal": Code(500, "Something went wrong in Perdure", True),
     "temporal_unavailable": Code(503, "Temporal cannot be reached", True),
     "journal_unavailable": Code(503, "The journal cannot be reached", True),
@@ -127,11 +142,11 @@ def parameter_problem(code: str, parameter: str, message: str) -> Problem:
     return Problem(code, message, errors=[FieldError(None, code, message, parameter)])
 
 
-def problem_reply(problem: Problem, request_id: str | None) -> Response:
-    """The RFC 9457 document, with the headers that keep clients from retrying what cannot succeed."""
+def problem_document(problem: Problem, request_id: str | None) -> dict[str, Any]:
+    """As RFC 9457 says, and in the words of OpenAI's clients."""
     code = CODES[problem.code]
     errors = problem.errors[:FIELD_ERRORS_MAX]
-    document: dict[str, Any] = {
+    return {
         "type": f"urn:perdure:problem:{problem.code}",
         "title": code.title,
         "status": problem.status,
@@ -150,12 +165,17 @@ def problem_reply(problem: Problem, request_id: str | None) -> Response:
             "param": _openai_param(errors),
         },
     }
+
+
+def problem_reply(problem: Problem, request_id: str | None) -> Response:
+    """The document, with the headers that keep clients from retrying what cannot succeed."""
+    code = CODES[problem.code]
     headers = dict(problem.headers)
     if problem.status == 503:
         headers.setdefault("retry-after", str(RETRY_AFTER_SECONDS))
     if problem.status == 409 and not code.retryable:
         headers["x-should-retry"] = "false"  # OpenAI clients retry 409 otherwise
-    return Response(encode(document), problem.status, headers, MEDIA_TYPE)
+    return Response(encode(problem_document(problem, request_id)), problem.status, headers, MEDIA_TYPE)
 
 
 def _openai_type(status: int) -> str:
@@ -181,7 +201,7 @@ def problem_of(error: Exception) -> Problem | None:
         case TemporalUnavailable():
             return Problem("temporal_unavailable", "Temporal cannot be reached. Try again.")
         case NotFound():
-            kind = "result" if error.kind == "blob" else error.kind
+            kind = {"blob": "result", "ask": "call"}.get(error.kind, error.kind)
             return Problem(f"{kind}_not_found", f"There is no {kind} {error.id!r}.")
         case SessionBusy():
             return Problem(
@@ -190,6 +210,17 @@ def problem_of(error: Exception) -> Problem | None:
             )
         case RunOver():
             return Problem("run_terminal", f"Run {error.run_id} has ended: it is {error.status}.")
+        case AskResolved():
+            return Problem("approval_already_resolved", f"{_sentence(error)}{_by_whom(error.row)}")
+        case InboxFull():
+            return Problem("queue_full", f"{_sentence(error)} Wait until some are applied, or withdraw some.")
+        case AskExpired():
+            return Problem("approval_expired", _sentence(error) or "The time for an answer is over.")
+        case AskStale():
+            detail = f"The call has other arguments than were shown; the hash of those is {error.args_sha256}."
+            return Problem("approval_stale", detail)
+        case NotEligible():
+            return Problem("insufficient_scope", _sentence(error) or "This person may not decide this.")
         case RequestValidationError():
             return _validation_problem(error)
         case HTTPException():
@@ -199,19 +230,42 @@ def problem_of(error: Exception) -> Problem | None:
             return None
 
 
+def _sentence(error: Exception) -> str:
+    text = str(error)
+    return f"{text[:1].upper()}{text[1:]}." if text and not text.endswith(".") else text
+
+
+def _by_whom(row: AskRow | None) -> str:
+    if row is None:
+        return ""
+    return f" It is {row.status}" + (f", by {row.decided_by}." if row.decided_by else ".")
+
+
+def errors_problem(errors: Sequence[FieldError]) -> Problem:
+    """Several things wrong with a body, all told at once. An error that has a code of its own gives it to the
+    document when it is the first."""
+    code = errors[0].code if errors[0].code in CODES else "validation_failed"
+    return Problem(code, errors[0].message, errors=errors)
+
+
+def body_errors(found: Sequence[Any], body: Any) -> list[FieldError]:
+    """What pydantic found wrong with a body, with pointers into it."""
+    return [
+        FieldError(
+            _pointer(item["loc"], body, item["type"]),
+            item["type"],
+            "this version knows no such member" if item["type"] == "extra_forbidden" else item["msg"],
+        )
+        for item in found
+    ]
+
+
 def _validation_problem(error: RequestValidationError) -> Problem:
     """Wrong bodies are 422 with pointers; wrong parameters are 400 with their names."""
     found = list(error.errors())
-    in_body = [item for item in found if item["loc"][:1] == ("body",)]
+    in_body = [{**item, "loc": item["loc"][1:]} for item in found if item["loc"][:1] == ("body",)]
     if in_body:
-        errors = [
-            FieldError(
-                _pointer(item["loc"][1:], error.body, item["type"]),
-                item["type"],
-                "this version knows no such member" if item["type"] == "extra_forbidden" else item["msg"],
-            )
-            for item in in_body
-        ]
+        errors = body_errors(in_body, error.body)
         where = errors[0].pointer or "the body"
         return Problem("validation_failed", f"{where}: {errors[0].message}", errors=errors)
     errors = [FieldError(None, item["type"], item["msg"], str(item["loc"][1])) for item in found]
@@ -245,8 +299,8 @@ def install(app: FastAPI) -> None:
         return problem_reply(problem, request.scope.get("state", {}).get("request_id"))
 
     for kind in (
-        Problem, JournalTrouble, TemporalUnavailable, NotFound, SessionBusy, RunOver, RequestValidationError,
-        HTTPException,
+        Problem, JournalTrouble, TemporalUnavailable, NotFound, SessionBusy, RunOver, AskResolved, AskExpired, AskStale,
+        NotEligible, InboxFull, RequestValidationError, HTTPException,
     ):  # fmt: skip
         app.add_exception_handler(kind, handle)
 

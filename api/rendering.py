@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from perdure.contract import AgentDefinition, Message, ToolDescription
+from api import money_rendering
+from api.times import Object, time, time_or_none
+from perdure.contract import AgentDefinition, LimitsDefinition, Message, ToolDescription
 from perdure.core.state import Failure, Usage
 from perdure.providers.port import ModelInfo
 from perdure.store.events import usd
-from perdure.store.rows import AgentRow, CallRow, EventRow, RunRow, SessionRow
-
-Object = dict[str, Any]
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def time(ms: int) -> str:
-    """RFC 3339 in UTC with milliseconds."""
-    return (_EPOCH + timedelta(milliseconds=ms)).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
-
-
-def time_or_none(ms: int | None) -> str | None:
-    return None if ms is None else time(ms)
+from perdure.store.rows import AgentRow, Calibration, CallRow, EventRow, RunRow, SessionRow
 
 
 def usage(total: Usage) -> Object:
@@ -60,13 +48,13 @@ def text_of(content: list[Any] | None) -> str | None:
     return "".join(block["text"] for block in content if block["type"] == "text")
 
 
-def run(row: RunRow) -> Object:
-    limits = row.definition["limits"]
+def run(row: RunRow, *, pending_actions: list[Object], waiting_for: list[Object], budget: Object | None) -> Object:
+    """What is asked and what is waited for is known to ``showing.py``."""
     return {
         "id": row.id,
         "object": "run",
         "status": row.status,
-        "status_reason": None,
+        "status_reason": row.status_reason,
         "stop_reason": row.stop_reason,
         "agent": {
             "id": row.agent_id,
@@ -85,15 +73,16 @@ def run(row: RunRow) -> Object:
         "output": None if row.output is None else blocks(row.output),
         "output_text": text_of(row.output),
         "error": failure(row.error),
-        "pending_actions": [],
-        "waiting_for": [],
+        "pending_actions": pending_actions,
+        "waiting_for": waiting_for,
         "turns": row.turns,
         "last_seq": row.last_seq,
         "last_progress_at": time(row.last_progress_ms),
         "worker": {"recovering": row.recovering},
         "usage": usage(row.usage),
-        "budget": None,
-        "limits": {"max_turns": limits.get("max_turns"), "max_tool_calls": limits.get("max_tool_calls")},
+        "budget": budget,
+        "limits": limits(row.limits),
+        "requested_by": row.requested_by,
         "deadline": time(row.deadline_ms),
         "created_at": time(row.created_ms),
         "started_at": time_or_none(row.started_ms),
@@ -101,6 +90,19 @@ def run(row: RunRow) -> Object:
         "labels": row.labels,
         "metadata": row.metadata,
         "version": row.last_seq,
+    }
+
+
+def limits(counts: LimitsDefinition) -> Object:
+    """All of them: a run's limits are resolved when it is made."""
+    return {
+        "max_turns": counts.get("max_turns"),
+        "max_tool_calls": counts.get("max_tool_calls"),
+        "max_questions": counts.get("max_questions"),
+        "max_children": counts.get("max_children"),
+        "max_depth": counts.get("max_depth"),
+        "tool_output_bytes_per_turn": counts.get("tool_output_bytes_per_turn"),
+        "tools": counts.get("tools", {}),
     }
 
 
@@ -190,11 +192,13 @@ def agent(row: AgentRow) -> Object:
         "tools": definition["tools"],
         "model_settings": definition["model_settings"],
         "limits": definition["limits"],
+        "budget": money_rendering.definition(definition["budget"]) if "budget" in definition else None,
+        "policy": definition.get("policy"),
         "created_at": time(row.created_ms),
     }
 
 
-def model(info: ModelInfo) -> Object:
+def model(info: ModelInfo, calibration: Calibration | None) -> Object:
     return {
         "id": info.id,
         "object": "model",
@@ -203,6 +207,13 @@ def model(info: ModelInfo) -> Object:
         "input_price_usd": None if info.input_price_micros is None else usd(info.input_price_micros),
         "output_price_usd": None if info.output_price_micros is None else usd(info.output_price_micros),
         "context_tokens": info.context_tokens,
+        "calibration": None
+        if calibration is None
+        else {
+            "calls": calibration.calls,
+            "misses": calibration.misses,
+            "worst_permille": calibration.worst_permille,
+        },
     }
 
 

@@ -4,58 +4,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from perdure.core.spec import Effect
+from api.money_replies import AgentBudgetOut, BudgetOut, CalibrationOut, LimitsOut
+from api.people_replies import PendingAction, WaitOut
+from api.reply import Reply, Usd
+from perdure.core.policy import OnExpiry, PolicyAction
+from perdure.core.spec import AnsweredBy, Effect
 from perdure.core.state import RunStatus
-
-Item = TypeVar("Item")
-Usd = Annotated[str, Field(pattern=r"^\d+\.\d{2,6}$", description="US dollars, decimal.", examples=["0.0123"])]
-
-
-class Reply(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class FieldErrorOut(Reply):
-    pointer: str | None = Field(description="JSON Pointer into the request body.")
-    parameter: str | None = Field(description="Name of the query parameter or header instead.")
-    code: str
-    message: str
-
-
-class OpenAIError(Reply):
-    """The same error in the words of OpenAI's clients."""
-
-    message: str
-    type: str
-    code: str
-    param: str | None
-
-
-class ProblemDocument(Reply):
-    """RFC 9457. `code` is stable; `retryable` says whether the same request may succeed later."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str
-    request_id: str | None
-    retryable: bool
-    errors: list[FieldErrorOut]
-    error: OpenAIError
-
-
-class ListReply(Reply, Generic[Item]):
-    object: Literal["list"]
-    data: list[Item]
-    has_more: bool
-    first_id: str | None
-    last_id: str | None
-    next_cursor: str | None = Field(description="`after` of the next page; null on the last.")
 
 
 class TextBlockOut(Reply):
@@ -137,13 +95,6 @@ class AgentRef(Reply):
     model: str
 
 
-class LimitsOut(Reply):
-    """Null: what the service allows."""
-
-    max_turns: int | None
-    max_tool_calls: int | None
-
-
 class WorkerOut(Reply):
     """`recovering`: the worker was lost and another is taking over."""
 
@@ -154,7 +105,7 @@ class RunOut(Reply):
     id: str
     object: Literal["run"]
     status: RunStatus
-    status_reason: str | None
+    status_reason: str | None = Field(description="Why it waits or is paused.")
     stop_reason: str | None
     agent: AgentRef
     session_id: str
@@ -168,15 +119,16 @@ class RunOut(Reply):
     output: list[BlockOut] | None = Field(description="Content of the newest assistant message.")
     output_text: str | None
     error: FailureOut | None
-    pending_actions: list[Any]
-    waiting_for: list[Any]
+    pending_actions: list[PendingAction] = Field(description="What is asked of people and of the client now.")
+    waiting_for: list[WaitOut]
     turns: int
     last_seq: int = Field(description="Number of the newest event.")
     last_progress_at: datetime
     worker: WorkerOut
     usage: UsageOut
-    budget: None
+    budget: BudgetOut | None
     limits: LimitsOut
+    requested_by: str | None = Field(description="The X-Actor of POST /v1/runs.")
     deadline: datetime
     created_at: datetime
     started_at: datetime | None
@@ -235,6 +187,43 @@ class SessionOut(Reply):
     metadata: dict[str, Any]
 
 
+class ApprovalTermsOut(Reply):
+    """How an approval is given."""
+
+    expires_seconds: float
+    on_expiry: OnExpiry
+    quorum: int
+    four_eyes: bool
+
+
+class RuleOut(Reply):
+    tool: str
+    action: PolicyAction
+    effect: Effect | None = None
+    when: dict[str, Any] | None = None
+    matches: str | None = None
+    matches_result: str | None = None
+    reason: str | None = None
+    approval: ApprovalTermsOut | None = None
+
+
+class RateLimitOut(Reply):
+    tool: str
+    max_calls: int
+    window_seconds: float
+
+
+class PolicyOut(Reply):
+    """Every default is filled in."""
+
+    rules: list[RuleOut]
+    rate_limits: list[RateLimitOut]
+    default: PolicyAction
+    guardrails: list[str]
+    unknown_outcome: Literal["tell", "ask"]
+    repeat_failures_max: int
+
+
 class AgentOut(Reply):
     """One immutable version of an agent."""
 
@@ -246,7 +235,9 @@ class AgentOut(Reply):
     instructions: str
     tools: list[str]
     model_settings: dict[str, Any]
-    limits: dict[str, int]
+    limits: dict[str, Any] = Field(description="The agent's own; a run shows all that hold.")
+    budget: AgentBudgetOut | None
+    policy: PolicyOut | None
     created_at: datetime
 
 
@@ -260,6 +251,7 @@ class ModelOut(Reply):
     input_price_usd: Usd | None
     output_price_usd: Usd | None
     context_tokens: int | None
+    calibration: CalibrationOut | None = Field(description="Null when it was not called yet.")
 
 
 class ToolOut(Reply):
@@ -274,6 +266,31 @@ class ToolOut(Reply):
     parallel: bool
     timeout_seconds: float
     max_attempts: int
+    approval: bool = Field(description="A person is asked before it runs, unless a rule allows it.")
+    answered_by: AnsweredBy
+
+
+class AgentErrorOut(Reply):
+    pointer: str
+    code: str
+    message: str
+
+
+class ValidationOut(Reply):
+    """`valid`: POST /v1/agents would store it."""
+
+    valid: bool
+    errors: list[AgentErrorOut]
+
+
+class VerdictOut(Reply):
+    """What policy says to a call, by which rule; `problem` is why the arguments do not fit the tool."""
+
+    verdict: PolicyAction
+    rule: str
+    reason: str
+    args_sha256: str
+    problem: str | None
 
 
 class Health(Reply):

@@ -1,34 +1,38 @@
-"""Runs: create, read, list, relabel, cancel."""
+"""Runs: create, read, list, change. What orders them about is in ``steering.py``."""
 
 from __future__ import annotations
 
 import re
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, get_args
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 from ulid import ULID
 
+from api.actor import Actor
 from api.bodies import JsonRequest, JsonRoute
+from api.body import TextBlockIn
+from api.budgets import changed_budget, check_price
 from api.definitions import resolve
 from api.encoding import JsonReply
 from api.events import Wanted, sse_reply
 from api.idempotency import IDEMPOTENCY_KEY, once
-from api.paging import PAGE_DEFAULT, After, Before, Limit, Order, page_reply
+from api.paging import PAGE_DEFAULT, After, Before, Limit, Order, list_reply, page_of
 from api.parts import PROJECT, Given, Parts, Strict
-from api.problems import Problem, declared, field_problem, parameter_problem
-from api.rendering import run as render_run
-from api.replies import ListReply, RunOut
-from api.requests import CancelRun, CreateRun, PatchRun, TextBlockIn
-from api.starting import end_workflow, start_now
+from api.problems import declared, field_problem, parameter_problem
+from api.replies import RunOut
+from api.reply import ListReply
+from api.requests import CreateRun, PatchRun
+from api.showing import show_run, show_runs
+from api.starting import start_now
+from api.times import milliseconds
 from api.waiting import at_rest, preferred_wait, wait_until_at_rest
-from perdure.contract import Block
-from perdure.core.state import TERMINAL, RunStatus
-from perdure.runs import TemporalUnavailable
-from perdure.store.rows import NewRun, NotFound, Page, RunOver, RunRow
+from perdure.contract import Block, LimitsDefinition
+from perdure.core.state import RunStatus
+from perdure.store.rows import NewRun, NotFound, Page, RunRow
 
 DEADLINE_DAYS_MAX = 400
 _DAY_MS = 86_400_000
@@ -57,7 +61,7 @@ _PREFER = {
         **declared(
             "invalid_json", "agent_not_found", "session_not_found", "session_busy", "idempotency_in_progress",
             "payload_too_large", "validation_failed", "idempotency_key_reused", "unknown_model", "unknown_tool",
-            "model_not_priced",
+            "model_not_priced", "budget_too_small",
         ),
         201: {
             "model": RunOut,
@@ -68,13 +72,15 @@ _PREFER = {
     },
     openapi_extra={"parameters": [_PREFER, IDEMPOTENCY_KEY]},
 )  # fmt: skip
-async def create_run(request: Strict, given: Given, body: CreateRun) -> Response:
+async def create_run(request: Strict, given: Given, body: CreateRun, actor: Actor) -> Response:
     created: RunRow | None = None
 
     async def act(run_id: str) -> Response:
         nonlocal created
-        created = await _create(request, given, body, run_id)
-        return JsonReply(render_run(created), 201, {"location": f"/v1/runs/{run_id}", "x-run-id": run_id})
+        created = await _create(request, given, body, run_id, actor)
+        return JsonReply(
+            await show_run(given.assembly.journal, created), 201, {"location": f"/v1/runs/{run_id}", "x-run-id": run_id}
+        )
 
     reply, replayed = await once(request, given.assembly.journal, f"run_{ULID()}", act)
     run_id = reply.headers["location"].rpartition("/")[2]
@@ -92,19 +98,22 @@ async def create_run(request: Strict, given: Given, body: CreateRun) -> Response
     return await _after_wait(request, given, run_id, reply)
 
 
-async def _create(request: JsonRequest, parts: Parts, body: CreateRun, run_id: str) -> RunRow:
+async def _create(request: JsonRequest, parts: Parts, body: CreateRun, run_id: str, actor: str) -> RunRow:
     """Everything is checked before anything is written; then one transaction, then the workflow."""
     assembly = parts.assembly
     content = _input_blocks(body)
     deadline_ms = _deadline_ms(body.deadline, assembly.settings.limits.deadline_seconds)
-    definition, agent = await resolve(assembly, body)
+    made = await resolve(assembly, body, content)
     new = NewRun(
         run_id=run_id,
-        definition=definition,
+        definition=made.definition,
         input=content,
         deadline_ms=deadline_ms,
-        agent_id=agent.id if agent else None,
-        agent_version=agent.version if agent else None,
+        limits=made.limits,
+        budget=made.budget,
+        requested_by=actor,
+        agent_id=made.agent.id if made.agent else None,
+        agent_version=made.agent.version if made.agent else None,
         session_id=body.session_id,
         project_id=PROJECT,
         labels=body.labels,
@@ -173,7 +182,7 @@ def _traceparent(request: Request) -> str | None:
 )
 async def get_run(request: Request, given: Given, run_id: str) -> Response:
     run = await given.assembly.journal.get_run(run_id, PROJECT)
-    return await _after_wait(request, given, run_id, JsonReply(render_run(run)), known=run)
+    return await _after_wait(request, given, run_id, JsonReply(await show_run(given.assembly.journal, run)), known=run)
 
 
 async def _after_wait(
@@ -183,9 +192,10 @@ async def _after_wait(
     seconds = preferred_wait(request)
     if seconds is None:
         return reply
-    run = known if known and at_rest(known) else await wait_until_at_rest(parts, run_id, seconds)
+    journal = parts.assembly.journal
+    run = known if known and await at_rest(journal, known) else await wait_until_at_rest(parts, run_id, seconds)
     kept = {name: value for name, value in reply.headers.items() if name not in ("content-length", "content-type")}
-    return JsonReply(render_run(run), reply.status_code, {**kept, "preference-applied": f"wait={seconds}"})
+    return JsonReply(await show_run(journal, run), reply.status_code, {**kept, "preference-applied": f"wait={seconds}"})
 
 
 @router.get(
@@ -225,20 +235,24 @@ async def list_runs(
     session_id: str | None = None,
     parent_run_id: str | None = None,
     root_run_id: Annotated[str | None, Query(alias="root", description="All runs of one tree.")] = None,
+    needs_action: Annotated[bool | None, Query(description="Runs that wait for a person or for the client.")] = None,
     created_gt: Annotated[datetime | None, Query(alias="created_at[gt]")] = None,
     created_gte: Annotated[datetime | None, Query(alias="created_at[gte]")] = None,
     created_lt: Annotated[datetime | None, Query(alias="created_at[lt]")] = None,
     created_lte: Annotated[datetime | None, Query(alias="created_at[lte]")] = None,
 ) -> Response:
     labels = _label_filter(request)
+    looked_for = _statuses([*status, *statuses], needs_action)
 
     async def fetch(cursor: str | None, descending: bool) -> Page[RunRow]:
+        if looked_for is None:
+            return Page([], None)
         return await given.assembly.journal.list_runs(
             PROJECT,
             limit=limit,
             cursor=cursor,
             descending=descending,
-            statuses=[*status, *statuses],
+            statuses=looked_for,
             session_id=session_id,
             agent_id=agent_id,
             parent_run_id=parent_run_id,
@@ -248,7 +262,18 @@ async def list_runs(
             created_before_ms=_bound(created_lt, created_lte, min),
         )
 
-    return await page_reply(fetch, render_run, order=order, after=after, before=before)
+    rows, next_cursor = await page_of(fetch, order=order, after=after, before=before)
+    return list_reply(await show_runs(given.assembly.journal, rows), next_cursor)
+
+
+def _statuses(wanted: list[RunStatus], needs_action: bool | None) -> list[RunStatus] | None:
+    """Those to look for; None when there can be none."""
+    if needs_action is None:
+        return wanted
+    fitting: list[RunStatus] = [
+        status for status in get_args(RunStatus) if (status == "requires_action") is needs_action
+    ]
+    return [status for status in fitting if not wanted or status in wanted] or None
 
 
 def _label_filter(request: Request) -> dict[str, str] | None:
@@ -264,13 +289,9 @@ def _label_filter(request: Request) -> dict[str, str] | None:
 
 def _bound(at: datetime | None, next_to: datetime | None, choose: Callable[..., int]) -> int | None:
     """Milliseconds: ``at`` itself, and the millisecond after ``next_to`` (gt 5 is gte 6; lte 5 is lt 6)."""
-    bounds = [] if at is None else [_ms(at)]
-    bounds += [] if next_to is None else [_ms(next_to) + 1]
+    bounds = [] if at is None else [milliseconds(at)]
+    bounds += [] if next_to is None else [milliseconds(next_to) + 1]
     return choose(bounds) if bounds else None
-
-
-def _ms(at: datetime) -> int:
-    return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1_000)
 
 
 # Change -------------------------------------------------------------------------------------------
@@ -279,75 +300,35 @@ def _ms(at: datetime) -> int:
 @router.patch(
     "/v1/runs/{run_id}",
     operation_id="update_run",
-    summary="Replace a run's labels or metadata",
-    response_model=None,
-    responses={
-        **declared("invalid_json", "run_not_found", "run_terminal", "payload_too_large", "validation_failed"),
-        200: {"model": RunOut, "description": "The run, changed"},
-    },
-)
-async def update_run(given: Given, run_id: str, body: PatchRun) -> Response:
-    journal = given.assembly.journal
-    await journal.get_run(run_id, PROJECT)
-    if body.labels is None and body.metadata is None:
-        raise field_problem("validation_failed", "", "give labels or metadata", kind="empty")
-    return JsonReply(render_run(await journal.update_run(run_id, labels=body.labels, metadata=body.metadata)))
-
-
-@router.post(
-    "/v1/runs/{run_id}/cancel",
-    operation_id="cancel_run",
-    summary="Cancel a run",
+    summary="Change a run's labels, metadata, budget, limits or deadline",
     response_model=None,
     responses={
         **declared(
-            "invalid_json", "run_not_found", "run_terminal", "idempotency_in_progress", "payload_too_large",
-            "validation_failed", "idempotency_key_reused", "temporal_unavailable",
+            "invalid_json", "run_not_found", "run_terminal", "payload_too_large", "validation_failed",
+            "model_not_priced",
         ),
-        200: {"model": RunOut, "description": "The run is cancelled"},
-        202: {"model": RunOut, "description": "The order is durable; the run's events tell when it has ended"},
+        200: {"model": RunOut, "description": "The run, changed; its budget holds at once, even below what is spent"},
     },
-    openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
 )  # fmt: skip
-async def cancel_run(request: Strict, given: Given, run_id: str, body: CancelRun | None = None) -> Response:
-    order = body or CancelRun()
-
-    async def act(_: str) -> Response:
-        run, done = await _cancel(given, run_id, order)
-        return JsonReply(render_run(run), 200 if done else 202)
-
-    reply, _ = await once(request, given.assembly.journal, run_id, act)
-    return reply
-
-
-async def _cancel(parts: Parts, run_id: str, order: CancelRun) -> tuple[RunRow, bool]:
-    """The run, and whether it has ended already."""
-    assembly = parts.assembly
-    run = await assembly.journal.get_run(run_id, PROJECT)
-    if run.status == "cancelled":
-        return run, True
-    if run.status in TERMINAL:
-        raise Problem("run_terminal", f"Run {run_id} has ended: it is {run.status}.")
-    if order.mode == "force":
-        return await _force(parts, run_id, order.reason), True
-    try:
-        if await assembly.runs.cancel(run_id, order.reason):
-            return await assembly.journal.get_run(run_id, PROJECT), False
-    except TemporalUnavailable:
-        if run.workflow_started:
-            raise
-    # No workflow will ever end it: it has not been started, or was ended from outside.
-    return await _force(parts, run_id, order.reason), True
-
-
-async def _force(parts: Parts, run_id: str, reason: str) -> RunRow:
-    """The journal decides; a workflow that is still there finds that its run is over."""
-    assembly = parts.assembly
-    try:
-        run = await assembly.journal.force_cancel(run_id, reason)
-    except RunOver as over:
-        if over.status != "cancelled":
-            raise
-        run = await assembly.journal.get_run(run_id, PROJECT)
-    parts.later(end_workflow(assembly, run_id, reason))
-    return run
+async def update_run(given: Given, run_id: str, body: PatchRun) -> Response:
+    assembly = given.assembly
+    journal = assembly.journal
+    run = await journal.get_run(run_id, PROJECT)
+    if all(getattr(body, name) is None for name in PatchRun.model_fields):
+        raise field_problem("validation_failed", "", "give labels, metadata, budget, limits or deadline", kind="empty")
+    budget, limits = None, None
+    if body.budget is not None:
+        budget = changed_budget(run.budget, assembly.settings, body.budget.definition())
+        check_price(assembly, run.definition["model"], budget, "/budget/max_cost_usd")
+    if body.limits is not None:
+        limits = LimitsDefinition(**{**run.limits, **body.limits.definition()})
+    changed = await journal.update_run(
+        run_id,
+        labels=body.labels,
+        metadata=body.metadata,
+        budget=budget,
+        limits=limits,
+        deadline_ms=None if body.deadline is None else _deadline_ms(body.deadline, 0),
+    )
+    given.orders.nudge(run_id)
+    return JsonReply(await show_run(journal, changed))

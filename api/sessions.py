@@ -18,7 +18,8 @@ from api.problems import Problem, declared
 from api.rendering import message as render_message
 from api.rendering import session as render_session
 from api.rendering import step as render_step
-from api.replies import ListReply, MessageOut, SessionOut, StepOut
+from api.replies import MessageOut, SessionOut, StepOut
+from api.reply import ListReply
 from api.requests import CreateSession
 from perdure.store.journal import Journal
 from perdure.store.rows import Page, SessionRow

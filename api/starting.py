@@ -57,7 +57,8 @@ async def reconcile(parts: Parts) -> None:
     while True:
         await asyncio.sleep(pause)
         try:
-            await _reconcile_once(parts.assembly)
+            await _reconcile_once(parts)
+            await deliver_late(parts)
             if clock() - looked_for_orphans > ORPHANS_EVERY_SECONDS:
                 looked_for_orphans = clock()
                 await end_orphans(parts.assembly)
@@ -73,7 +74,8 @@ async def reconcile(parts: Parts) -> None:
             log.exception("the reconciler of queued runs failed; it tries again in %.0f s", pause)
 
 
-async def _reconcile_once(assembly: Assembly) -> None:
+async def _reconcile_once(parts: Parts) -> None:
+    assembly = parts.assembly
     for run in await assembly.journal.unstarted_runs(older_than_ms=OLDER_THAN_MS, limit=BATCH):
         try:
             await assembly.runs.start(run)
@@ -83,17 +85,34 @@ async def _reconcile_once(assembly: Assembly) -> None:
             log.exception("run %s cannot be started", run.id)  # the others can
             continue
         await assembly.journal.mark_workflow_started(run.id)
+        parts.orders.nudge(run.id)  # what it was told while it could not start
         log.info("run %s started, late", run.id)
 
 
+async def deliver_late(parts: Parts, *, older_than_ms: int = OLDER_THAN_MS) -> None:
+    """Orders that nobody has delivered yet, for whatever reason. A run whose workflow is gone is left to the look
+    for orphans."""
+    for run_id in await parts.assembly.journal.runs_with_orders(older_than_ms=older_than_ms, limit=BATCH):
+        try:
+            await parts.orders.carry(run_id)
+        except (TemporalUnavailable, JournalTrouble):
+            raise
+        except Exception:
+            log.exception("orders to %s cannot be delivered", run_id)  # those to others can
+
+
 async def end_orphans(assembly: Assembly, *, silent_ms: int = SILENT_MS) -> None:
-    """Runs whose workflow was terminated in Temporal, or lost with its database, fail and say so."""
-    for run_id in await assembly.journal.silent_runs(silent_ms=silent_ms, limit=BATCH):
+    """Runs whose workflow was terminated in Temporal, or lost with its database, fail and say so: those that should
+    work and have been silent for long, and those that wait and have not heard an order for as long."""
+    journal = assembly.journal
+    suspects = await journal.silent_runs(silent_ms=silent_ms, limit=BATCH)
+    suspects += await journal.runs_with_orders(older_than_ms=silent_ms, limit=BATCH)
+    for run_id in dict.fromkeys(suspects):
         if await assembly.runs.is_open(run_id):
             continue
         message = "its workflow was ended or lost in Temporal, outside Perdure; start a new run in the same session"
         with suppress(RunOver):  # it ended just now, in order
-            await assembly.journal.end_orphan(run_id, Failure("internal", message, retryable=True))
+            await journal.end_orphan(run_id, Failure("internal", message, retryable=True))
             log.warning("run %s has failed: %s", run_id, message)
 
 

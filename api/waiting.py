@@ -9,6 +9,7 @@ from starlette.requests import Request
 
 from api.parts import Parts
 from perdure.core.state import TERMINAL
+from perdure.store.journal import Journal
 from perdure.store.rows import RunRow
 
 WAIT_SECONDS_MAX = 60  # proxies commonly cut silent requests soon after
@@ -26,8 +27,12 @@ def preferred_wait(request: Request) -> int | None:
     return min(int(digits), WAIT_SECONDS_MAX) if len(digits) <= 6 else WAIT_SECONDS_MAX  # int() refuses thousands
 
 
-def at_rest(run: RunRow) -> bool:
-    return run.status in TERMINAL or run.status == "requires_action"
+async def at_rest(journal: Journal, run: RunRow) -> bool:
+    """It has ended, or asks somebody. A run whose last question was just answered says ``requires_action`` until its
+    workflow has heard of the answer, and asks nobody any more."""
+    if run.status == "requires_action":
+        return run.id in await journal.open_asks([run.id])
+    return run.status in TERMINAL
 
 
 async def wait_until_at_rest(parts: Parts, run_id: str, seconds: float) -> RunRow:
@@ -39,7 +44,7 @@ async def wait_until_at_rest(parts: Parts, run_id: str, seconds: float) -> RunRo
         while True:
             run, looked = await journal.get_run(run_id), clock()
             left = until - clock()
-            if at_rest(run) or left <= 0 or parts.stopping.is_set():
+            if await at_rest(journal, run) or left <= 0 or parts.stopping.is_set():
                 return run
             while not await follower.wait(max(0.0, min(left, LOOK_UP_SECONDS))):
                 left = until - clock()

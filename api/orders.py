@@ -1,0 +1,92 @@
+"""The courier: brings orders from the journal to workflows. An order is durable before it comes here; what cannot be
+delivered now is delivered by the reconciler, here or in another process, and a workflow hears each number once.
+
+One signal carries all that waits for a run. A run gets the first at once and then at most one each 50 ms, so ten
+thousand messages are a few hundred signals at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from perdure.runs import Runs, TemporalUnavailable
+from perdure.store.journal import Journal
+from perdure.store.rows import JournalTrouble
+
+log = logging.getLogger("perdure.api")
+
+BATCH = 500  # orders of one signal: some 60 KB, far below what Temporal takes
+PACE_SECONDS = 0.05  # between two signals to one run
+
+
+@dataclass
+class _Lane:
+    """The way to one run. ``next`` is a round that has not begun to read: whoever gives an order now may rely on
+    it; ``now`` is the one that reads. ``free_at`` is when another signal may follow."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    next: asyncio.Task[bool] | None = None
+    now: asyncio.Task[bool] | None = None  # held here: the event loop itself forgets tasks that nobody awaits
+    free_at: float = 0.0
+
+
+class Courier:
+    """``later`` runs work after the reply and keeps hold of it."""
+
+    def __init__(self, journal: Journal, runs: Runs, later: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+        self._journal, self._runs, self._later = journal, runs, later
+        self._lanes: dict[str, _Lane] = {}
+
+    def nudge(self, run_id: str) -> None:
+        """An order was committed: deliver what waits, in the background. Never fails."""
+        lane = self._lanes.get(run_id)
+        if lane is None or lane.next is None:
+            self._later(self._quietly(run_id))
+
+    async def carry(self, run_id: str) -> bool:
+        """Deliver all orders that wait for the run, those included that were committed before this was called.
+        False: there is no such open workflow. TemporalUnavailable, JournalTrouble."""
+        lane = self._lanes.setdefault(run_id, _Lane())
+        if lane.next is None:
+            lane.next = asyncio.create_task(self._round(run_id, lane))
+        return await asyncio.shield(lane.next)
+
+    async def _quietly(self, run_id: str) -> None:
+        try:
+            if not await self.carry(run_id):
+                log.info("orders to %s wait: its workflow has not started, or is gone", run_id)
+        except (TemporalUnavailable, JournalTrouble) as trouble:
+            log.warning("orders to %s wait: %s", run_id, trouble)
+        except Exception:
+            log.exception("orders to %s wait: they cannot be delivered now", run_id)  # they are durable all the same
+
+    async def _round(self, run_id: str, lane: _Lane) -> bool:
+        """One run after another: whoever comes while this one reads gets a round of their own."""
+        clock = asyncio.get_running_loop().time
+        async with lane.lock:
+            try:
+                await asyncio.sleep(lane.free_at - clock())
+                lane.now, lane.next = lane.next, None
+                while orders := await self._journal.undelivered_orders(run_id, limit=BATCH):
+                    lane.free_at = clock() + PACE_SECONDS
+                    if not await self._runs.deliver(run_id, orders):
+                        return False
+                    await self._journal.confirm_orders(run_id, [order.number for order in orders])
+                    if len(orders) < BATCH:
+                        break
+                    await asyncio.sleep(lane.free_at - clock())
+                return True
+            finally:
+                if lane.next is asyncio.current_task():  # it was ended before it read
+                    lane.next = None
+                lane.now = None
+                asyncio.get_running_loop().call_later(PACE_SECONDS, self._close, run_id, lane)
+
+    def _close(self, run_id: str, lane: _Lane) -> None:
+        """Forget a run to which nothing is under way: the courier remembers those of the last moment only."""
+        if lane.next is None and not lane.lock.locked() and self._lanes.get(run_id) is lane:
+            del self._lanes[run_id]
