@@ -22,15 +22,15 @@ from perdure.store.schema import calls, messages
 
 CALL_COLUMNS = [column for column in calls.c if column.name != "run_no"]
 _FIND = select(*CALL_COLUMNS).where(calls.c.run_no == bindparam("run"), calls.c.key == bindparam("call_key"))
-_STARTED = (
+_OPEN = (
     select(*CALL_COLUMNS)
-    .where(calls.c.run_no == bindparam("run"), calls.c.status == "started")
+    .where(calls.c.run_no == bindparam("run"), calls.c.status.in_(("requested", "started")))
     .order_by(calls.c.ordinal)
 )
 _ADD = insert(calls)
 _MUTABLE = (
     "name", "status", "attempts", "open_attempt", "ended_attempt", "usage", "message_number", "error", "vendor_id",
-    "worker", "started_ms", "ended_ms", "recovering_ms", "outcome",
+    "worker", "started_ms", "ended_ms", "recovering_ms", "outcome", "args_sha256", "arguments", "reserved",
 )  # fmt: skip
 _SAVE = (
     update(calls)
@@ -69,9 +69,9 @@ class Call:
         return call
 
     @classmethod
-    def started(cls, run: RunTransaction) -> list[Call]:
-        """The calls in flight, in the order asked."""
-        return [cls(run, dict(row)) for row in run.connection.execute(_STARTED, {"run": run.no}).mappings()]
+    def open(cls, run: RunTransaction) -> list[Call]:
+        """The calls that have not ended, in the order asked."""
+        return [cls(run, dict(row)) for row in run.connection.execute(_OPEN, {"run": run.no}).mappings()]
 
     @property
     def key(self) -> str:
@@ -129,7 +129,9 @@ class Call:
         self.run.connection.execute(_SAVE, {"run": self.run.no, "at": self.row["ordinal"], **values})
 
     def _arguments(self) -> Json:
-        """What the model sent: it stands in the message that asked."""
+        """What the model sent stands in the message that asked; a person may have put other ones in place."""
+        if self.row["arguments"] is not None:
+            return load(self.row["arguments"])  # type: ignore[no-any-return]
         if self.row["asked_number"] is None:
             return None
         found = self.run.connection.execute(

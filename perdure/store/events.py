@@ -7,30 +7,43 @@ run.created         goal (preview), agent, model
 run.queued          (empty)
 run.recovering      key, lost_attempt
 run.recovered       key, attempt, after_ms
-run.updated         labels, metadata: those that were given
+run.updated         labels, metadata, budget, limits, deadline_ms: those that were given
+run.<waits>         run.waiting, run.paused {reason}, run.requires_action {reason, actions}: by the core
 run.<terminal>      status, stop_reason, usage, error? (code, message, retryable, call_id, attempts)
 turn.started        turn
 turn.completed      turn
 model.started       turn, model, attempt
 model.completed     turn, stop_reason, usage, latency_ms, first_token_ms, attempt
-model.aborted       attempt, reason: lost | failed | superseded | cancelled
+model.aborted       attempt, reason: lost | failed | superseded | cancelled | interrupted
 model.retrying      attempt (the one that failed), code, message, retry_in_seconds
 message.added       message (whole; put in by the reader, from the message's number)
 text.delta ...      text, index
-tool.requested      tool, arguments_preview, bytes, refusal?
+tool.requested      tool, arguments_preview, bytes, refusal?, verdict?, rule?, reason?
 tool.started        tool, attempt
 tool.retrying       tool, attempt (the one that is over), code, message, retry_in_seconds
-tool.completed      tool, preview, bytes, blob?
-tool.failed         tool, code, message, bytes; tool.denied and tool.unknown alike
+tool.completed      tool, preview, bytes, blob?, by? (who gave the result by hand)
+tool.failed         tool, code, message, bytes, by?; tool.denied and tool.unknown alike
+approval.requested  approval_id, tool, args_sha256, arguments_preview, rule, reason, expires_at_ms, quorum,
+                    four_eyes, about: call | unknown_outcome
+approval.voted      approval_id, by, decision, args_sha256, votes, quorum
+approval.decided    approval_id, decision, by, scope, message?, edited?, args_sha256
+approval.expired    approval_id, reason: deny | fail | escalate | cancelled, expires_at_ms? (escalate)
+question.asked      question_id, questions, expires_at_ms
+question.answered   question_id, by, answers
+question.expired    question_id, reason: default | deny | cancelled
 inbox.accepted      delivery
 inbox.applied       number
-inbox.returned      reason
+inbox.returned      reason: withdrawn | replaced | run_ended
+budget.warning      limit, percent
+budget.reached      limit
+budget.overrun      key, limit? (that is overspent now), reserved, used: {cost_usd, tokens, output_tokens}
 usage.updated       key, attempt, usage: of an answer that was paid but came second
 ==================  ==============================================================================
 
 ``usage`` is {input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens,
-cost_usd}; ``cost_usd`` is a decimal string, null when nobody knows the price. A preview has at most
-200 characters. Model events and deltas carry the call's key as ``call_id``.
+cost_usd}; ``cost_usd`` is a decimal string, null when nobody knows the price. A ``limit`` is max_cost_usd,
+max_tokens or max_output_tokens. A preview has at most 200 characters. Events about a call carry its key as
+``call_id``.
 """
 
 from __future__ import annotations
@@ -38,10 +51,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from perdure.contract import Block, ToolCallBlock
+from perdure.core.budget import WARNING_PERCENT, Amount, Budget
 from perdure.core.happenings import CallAsked
 from perdure.core.state import Failure, Json, OutboxEvent, Outcome, Usage
 from perdure.store.json_text import dump
-from perdure.store.rows import CallRow, ModelCommit, NewEvent, ToolCommit
+from perdure.store.rows import CallRow, ModelCommit, NewEvent, RulingShown, ToolCommit
 
 DELTAS = ("text.delta", "reasoning.delta", "tool_args.delta")
 PREVIEW_CHARACTERS_MAX = 200  # enough to recognise it in a list; the whole is one request away
@@ -70,6 +84,19 @@ def usage_data(usage: Usage) -> dict[str, Json]:
         "cache_write_tokens": usage.cache_write_tokens,
         "reasoning_tokens": usage.reasoning_tokens,
         "cost_usd": None if usage.unpriced_calls else usd(usage.cost_micros),
+    }
+
+
+def amount_data(amount: Amount) -> dict[str, Json]:
+    return {"cost_usd": usd(amount.cost_micros), "tokens": amount.tokens, "output_tokens": amount.output_tokens}
+
+
+def budget_data(budget: Budget) -> dict[str, Json]:
+    return {
+        "max_cost_usd": None if budget.max_cost_micros is None else usd(budget.max_cost_micros),
+        "max_tokens": budget.max_tokens,
+        "max_output_tokens": budget.max_output_tokens,
+        "on_limit": budget.on_limit,
     }
 
 
@@ -166,7 +193,11 @@ def paid_twice(key: str, attempt: int, usage: Usage) -> NewEvent:
     return NewEvent("usage.updated", data, f"{key}/{attempt}/paid", call_id=key, attempt=attempt)
 
 
-def tool_requested(call_id: str, asked: CallAsked, block: ToolCallBlock) -> NewEvent:
+def arguments_preview(arguments: Json) -> str:
+    return preview(arguments if isinstance(arguments, str) else dump(arguments))
+
+
+def tool_requested(call_id: str, asked: CallAsked, block: ToolCallBlock, ruling: RulingShown | None) -> NewEvent:
     arguments = dump(block["arguments"]) if "arguments" in block else block.get("raw_arguments", "")
     data: dict[str, Json] = {
         "tool": asked.tool,
@@ -175,6 +206,10 @@ def tool_requested(call_id: str, asked: CallAsked, block: ToolCallBlock) -> NewE
     }
     if asked.refusal is not None:
         data["refusal"] = asked.refusal
+    if ruling is not None:
+        data["verdict"], data["rule"] = ruling.verdict, ruling.rule
+        if ruling.reason:
+            data["reason"] = ruling.reason
     return NewEvent("tool.requested", data, f"{call_id}/requested", call_id=call_id)
 
 
@@ -194,7 +229,9 @@ def tool_retrying(call: CallRow, attempt: int, code: str, message: str, retry_in
     return NewEvent("tool.retrying", data, f"{call.key}/{attempt}/retrying", call_id=call.key, attempt=attempt)
 
 
-def tool_ended(call: CallRow, attempt: int | None, commit: ToolCommit, result_bytes: int) -> NewEvent:
+def tool_ended(
+    call: CallRow, attempt: int | None, commit: ToolCommit, result_bytes: int, by: str | None = None
+) -> NewEvent:
     denied = commit.status == "failed" and commit.code == "tool_denied"
     data: dict[str, Json] = {"tool": call.name}
     if commit.status == "completed":
@@ -204,8 +241,37 @@ def tool_ended(call: CallRow, attempt: int | None, commit: ToolCommit, result_by
     data["bytes"] = result_bytes
     if commit.blob:
         data["blob"] = commit.blob
+    if by is not None:
+        data["by"] = by
     type_ = "tool.denied" if denied else f"tool.{commit.status}"
     return NewEvent(type_, data, f"{call.key}/ended", call_id=call.key, attempt=attempt)
+
+
+def tool_parked(call: CallRow, attempt: int, message: str) -> NewEvent:
+    """Its outcome is unknown, and the call stays open: a person shall say."""
+    data: dict[str, Json] = {
+        "tool": call.name,
+        "code": "tool_outcome_unknown",
+        "message": preview(message),
+        "bytes": 0,
+    }
+    return NewEvent("tool.unknown", data, f"{call.key}/{attempt}/parked", call_id=call.key, attempt=attempt)
+
+
+def budget_warning(limit: str, entry: int) -> NewEvent:
+    return NewEvent("budget.warning", {"limit": limit, "percent": WARNING_PERCENT}, f"{limit}/{entry}/warning")
+
+
+def budget_reached(key: str, limit: str, entry: int) -> NewEvent:
+    """``entry`` is the ledger's newest line: looked at again before anything has changed, it is not said again."""
+    return NewEvent("budget.reached", {"limit": limit}, f"{key}/{limit}/{entry}/reached", call_id=key)
+
+
+def budget_overrun(key: str, attempt: int, reserved: Amount, used: Amount, limit: str | None) -> NewEvent:
+    data: dict[str, Json] = {"key": key, "reserved": amount_data(reserved), "used": amount_data(used)}
+    if limit:
+        data["limit"] = limit
+    return NewEvent("budget.overrun", data, f"{key}/{attempt}/overrun", call_id=key, attempt=attempt)
 
 
 def inbox_accepted(message_id: str, delivery: str) -> NewEvent:

@@ -173,7 +173,7 @@ class Journal(Protocol):
 
     async def accept_message(self, run_id: str, message: NewMessage) -> InboxRow:
         """An inbox row, inbox.accepted {delivery} and an order ``message``; it ends applied (by begin_model) or
-        returned (withdrawn, replaced, or by record). Idempotent by the message's id. RunOver."""
+        returned (withdrawn, replaced, or by record). Idempotent by the message's id. RunOver, InboxFull."""
         ...
 
     async def withdraw_message(self, run_id: str, message_id: str) -> InboxRow:
@@ -182,8 +182,8 @@ class Journal(Protocol):
         ...
 
     async def replace_inbox(self, run_id: str, messages: Sequence[NewMessage]) -> list[InboxRow]:
-        """All waiting messages are returned {reason: replaced}, these are accepted, in one transaction. The
-        waiting ones afterwards. RunOver."""
+        """All waiting messages are returned {reason: replaced}, these are accepted, in one transaction. A message
+        whose id is known is left as it is. The waiting ones afterwards. RunOver, InboxFull."""
         ...
 
     async def list_inbox(self, run_id: str, *, waiting: bool) -> list[InboxRow]:

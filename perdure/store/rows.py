@@ -16,6 +16,7 @@ from perdure.core.policy import ApprovalTerms
 from perdure.core.state import Failure, Json, RunStatus, Usage
 
 Row = TypeVar("Row")
+INBOX_WAITING_MAX = 10_000  # messages that wait in one run: all of them go into the transcript at once
 
 
 class JournalTrouble(Exception):
@@ -69,6 +70,10 @@ class AskStale(Exception):
 
 class NotEligible(Exception):
     """This person may not decide this: they asked for the run, or have voted already."""
+
+
+class InboxFull(Exception):
+    """As many messages as a run may have wait already: ``INBOX_WAITING_MAX``."""
 
 
 class NameTaken(Exception):
@@ -253,7 +258,7 @@ class NewAsk:
     expires_ms: int
     rule: str = ""
     reason: str = ""
-    terms: ApprovalTerms = ApprovalTerms()
+    terms: ApprovalTerms = field(default_factory=ApprovalTerms)
     questions: list[dict[str, Json]] | None = None
     client_seconds: float | None = None  # an approved call goes to the client, which has so long
 
@@ -263,13 +268,16 @@ class Vote:
     by: str
     decision: Decided
     at_ms: int
+    scope: Scope = "once"
 
 
 @dataclass(frozen=True, slots=True)
 class AskRow:
     """An approval, a question, a client tool's call or an unknown outcome: open until decided, answered,
     expired or cancelled. Ids are ``apv_`` (approvals and unknown outcomes), ``qst_``, ``ctc_`` + ULID.
-    ``arguments`` are the call's, edited ones included. ``decision`` is the one that decided."""
+    ``arguments`` are the call's, edited ones included. ``votes`` are those for these arguments. ``decision`` is
+    the one that decided, ``scope`` the narrowest of those who made it. Once approved, the call goes to the
+    client for ``client_seconds``, if there are any."""
 
     id: str
     type: AskType
@@ -294,6 +302,7 @@ class AskRow:
     edited: bool
     scope: Scope
     escalated: bool
+    client_seconds: float | None
     asked_ms: int
     expires_ms: int
     ended_ms: int | None
@@ -316,11 +325,14 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """A client tool's result: ``text`` is what the model will see."""
+    """A client tool's result: ``text`` is what the model will see (already a preview when ``blob`` is set;
+    ``bytes`` is then the size of the whole)."""
 
     call_id: str
     text: str
     is_error: bool = False
+    blob: str | None = None
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,6 +412,7 @@ class ModelCommit:
     ``calls`` are parallel to the tool_call blocks of ``content``: the judge's verdicts, ``hashes`` the SHA-256
     of each call's arguments and ``rulings`` the policy's word on each, for its event. ``asks`` are what must be
     asked of people or of the client. ``outcome`` is filed to be reported again when the call is asked for again.
+    ``limit`` names the limit of the budget that cut the answer short: budget.reached says so.
     """
 
     content: list[Block]
@@ -413,6 +426,7 @@ class ModelCommit:
     asks: Sequence[NewAsk] = ()
     vendor_id: str | None = None
     first_token_ms: int | None = None  # after the start of the attempt
+    limit: str = ""
 
 
 @dataclass(frozen=True, slots=True)

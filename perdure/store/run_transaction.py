@@ -19,16 +19,19 @@ from perdure.core.state import TERMINAL, Failure, Json, OutboxEvent, RunStatus, 
 from perdure.store import events as say
 from perdure.store.json_text import dump, dump_map, plain
 from perdure.store.rows import NewEvent, NotFound, RunOver
-from perdure.store.schema import events, messages, runs, sessions
+from perdure.store.schema import events, ledger, messages, orders, runs, sessions
 
 _MUTABLE = (
-    "status", "stop_reason", "error", "output_number", "last_number", "last_seq", "last_call", "input_tokens",
-    "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "cost_micros", "unpriced_calls",
-    "turns", "recovering", "last_progress_ms", "started_ms", "completed_ms",
+    "status", "status_reason", "stop_reason", "error", "output_number", "last_number", "last_seq", "last_call",
+    "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "cost_micros",
+    "unpriced_calls", "turns", "spent_micros", "spent_tokens", "spent_output_tokens", "reserved_micros",
+    "reserved_tokens", "reserved_output_tokens", "last_entry", "last_order", "open_asks", "waiting_messages",
+    "exact_tokens", "exact_number", "recovering", "last_progress_ms", "started_ms", "completed_ms",
 )  # fmt: skip
+_CONSTANT = ("no", "id", "project_id", "session_no", "requested_by", "budget")
 
 _TAKE = (
-    select(runs.c.no, runs.c.id, runs.c.session_no, *(runs.c[name] for name in _MUTABLE))
+    select(*(runs.c[name] for name in (*_CONSTANT, *_MUTABLE)))
     .where(runs.c.id == bindparam("run_id"))
     .with_for_update()
 )
@@ -37,11 +40,15 @@ _KEYS = select(events.c.key).where(
 )
 _ADD_EVENTS = insert(events)
 _ADD_MESSAGES = insert(messages)
+_ADD_LEDGER = insert(ledger)
+_ADD_ORDERS = insert(orders)
 _SAVE = (
     update(runs).where(runs.c.no == bindparam("run")).values({name: bindparam(f"new_{name}") for name in _MUTABLE})
 )  # fmt: skip
 CHANNEL = "perdure_run"  # PostgreSQL's NOTIFY: sent with the commit, so that it is neither early nor lost
 _SAVE_AND_NOTIFY = _SAVE.returning(func.pg_notify(CHANNEL, runs.c.id))
+_NOTIFY = select(func.pg_notify(CHANNEL, bindparam("name")))
+INTERRUPTS = "!interrupt"  # after a run's id: the name under which its interrupting messages are announced
 _FREE_SESSION = (
     update(sessions)
     .where(sessions.c.no == bindparam("session"), sessions.c.active_run_id == bindparam("run_id"))
@@ -78,12 +85,18 @@ class RunTransaction:
         self.connection = connection
         self.id: str = row["id"]
         self.no: int = row["no"]
+        self.project_id: str = row["project_id"]
         self.session_no: int = row["session_no"]
+        self.requested_by: str | None = row["requested_by"]
+        self.budget_text: str | None = row["budget"]
+        self.interrupts = False  # set it when those who follow interrupts have something to hear
         self.row: dict[str, Json] = {name: row[name] for name in _MUTABLE}
         self.now_ms = max(now_ms(), row["last_progress_ms"])
         self.over = row["status"] in TERMINAL
         self._pending: list[_Pending] = []
         self._messages: list[dict[str, Json]] = []
+        self._ledger: list[dict[str, Json]] = []
+        self._orders: list[dict[str, Json]] = []
         if self.over and not even_if_over:
             raise RunOver(self.id, row["status"])
 
@@ -133,6 +146,19 @@ class RunTransaction:
         self._pending.append(_Pending(NewEvent("message.added", {}, f"m{number}"), number))
         return number
 
+    def add_ledger(self, row: dict[str, Json]) -> int:
+        """Queue a line of the ledger; its number."""
+        entry = self.count("last_entry")
+        self._ledger.append({"run_no": self.no, "entry": entry, "at_ms": self.now_ms, **row})
+        return entry
+
+    def add_order(self, verb: str, body: str | None) -> int:
+        """Queue an order to the run; its number."""
+        number = self.count("last_order")
+        row: dict[str, Json] = {"run_no": self.no, "number": number, "verb": verb, "body": body, "at_ms": self.now_ms}
+        self._orders.append(row)
+        return number
+
     def count(self, column: str, by: int = 1) -> int:
         """Add to a counter of the run; its new value."""
         value = self.row[column]
@@ -153,26 +179,33 @@ class RunTransaction:
             return set()
         return set(self.connection.execute(_KEYS, {"run": self.no, "keys": wanted}).scalars())
 
-    def end(self, status: RunStatus, stop_reason: str, failure: Failure | None) -> None:
+    def end(self, status: RunStatus, stop_reason: str, failure: Failure | None, reason: str | None) -> None:
         """The terminal status; the session is free again. Append the terminal event after this, last."""
         error = dump(say.failure_data(failure)) if failure else None
         self.row.update(
-            status=status, stop_reason=plain(stop_reason), error=error, completed_ms=self.now_ms, recovering=0
-        )
+            status=status, status_reason=reason, stop_reason=plain(stop_reason), error=error,
+            completed_ms=self.now_ms, recovering=0,
+        )  # fmt: skip
         self.connection.execute(_FREE_SESSION, {"session": self.session_no, "run_id": self.id})
 
     def save(self) -> None:
-        """Write messages, events and the row, if anything happened. Nothing may be queued after this."""
-        if not self._pending:
+        """Write what was queued, and the row, if anything happened. Nothing may be queued after this."""
+        if not (self._pending or self._ledger or self._orders):
             return
-        if self._messages:
-            self.connection.execute(_ADD_MESSAGES, self._messages)
         rows = self._number(self.known(item.event.key for item in self._pending if item.again and item.event.key))
-        if rows:
-            self.connection.execute(_ADD_EVENTS, rows)
-        self.row["last_progress_ms"] = self.now_ms
-        save = _SAVE_AND_NOTIFY if self.connection.dialect.name == "postgresql" else _SAVE
+        for statement, queued in (
+            (_ADD_MESSAGES, self._messages), (_ADD_EVENTS, rows), (_ADD_LEDGER, self._ledger),
+            (_ADD_ORDERS, self._orders),
+        ):  # fmt: skip
+            if queued:
+                self.connection.execute(statement, queued)
+        if self._pending:  # an order alone is no progress of the run's
+            self.row["last_progress_ms"] = self.now_ms
+        postgres = self.connection.dialect.name == "postgresql"
+        save = _SAVE_AND_NOTIFY if postgres else _SAVE
         self.connection.execute(save, {"run": self.no, **{f"new_{name}": self.row[name] for name in _MUTABLE}})
+        if postgres and self.interrupts:
+            self.connection.execute(_NOTIFY, {"name": self.id + INTERRUPTS})
 
     def _number(self, seen: set[str]) -> list[dict[str, Json]]:
         rows: list[dict[str, Json]] = []
@@ -197,19 +230,21 @@ class RunTransaction:
                     "data": dump_map(event.data),
                 }
             )
-            self._follow(event.type)
+            self._follow(event)
         return rows
 
-    def _follow(self, event_type: str) -> None:
-        """The status that an event brings with it. Terminal ones come from ``end`` only."""
-        status = say.STATUS_AFTER.get(event_type)
+    def _follow(self, event: NewEvent) -> None:
+        """The status that an event brings with it, and its reason. Terminal ones come from ``end`` only."""
+        status = say.STATUS_AFTER.get(event.type)
         if status is None or self.status in TERMINAL:
             return
-        if event_type == "run.started":
+        if event.type == "run.started":
             self.row["started_ms"] = self.row["started_ms"] or self.now_ms
             if self.status not in ("queued", "scheduled"):
                 return
+        reason = event.data.get("reason")
         self.row["status"] = status
+        self.row["status_reason"] = plain(reason) if isinstance(reason, str) and reason else None
 
 
 def usage_of(row: RowMapping | dict[str, Json]) -> Usage:

@@ -11,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -57,8 +58,11 @@ runs = Table(
     Column("session_no", BigInteger, ForeignKey("sessions.no"), nullable=False),
     Column("agent_id", Text),
     Column("agent_version", Integer),
+    Column("agent_name", Text, nullable=False),
     Column("definition", Text, nullable=False),
+    Column("requested_by", Text),
     Column("status", Text, nullable=False),
+    Column("status_reason", Text),
     Column("stop_reason", Text),
     Column("error", Text),
     Column("input_number", Integer, nullable=False),
@@ -74,6 +78,20 @@ runs = Table(
     Column("cost_micros", BigInteger, nullable=False),
     Column("unpriced_calls", Integer, nullable=False),
     Column("turns", Integer, nullable=False),
+    Column("limits", Text, nullable=False),
+    Column("budget", Text),
+    Column("spent_micros", BigInteger, nullable=False),  # the newest balance of the ledger, in six numbers
+    Column("spent_tokens", BigInteger, nullable=False),
+    Column("spent_output_tokens", BigInteger, nullable=False),
+    Column("reserved_micros", BigInteger, nullable=False),
+    Column("reserved_tokens", BigInteger, nullable=False),
+    Column("reserved_output_tokens", BigInteger, nullable=False),
+    Column("last_entry", Integer, nullable=False),  # of the ledger
+    Column("last_order", Integer, nullable=False),
+    Column("open_asks", Integer, nullable=False),  # how many: nobody looks for them where there are none
+    Column("waiting_messages", Integer, nullable=False),  # how many wait in the inbox
+    Column("exact_tokens", BigInteger),  # the transcript up to ...
+    Column("exact_number", Integer, nullable=False),  # ... this message, as the vendor counted it
     Column("recovering", Integer, nullable=False),  # how many of its calls are being recovered
     Column("workflow_started", Boolean, nullable=False),
     Column("last_progress_ms", BigInteger, nullable=False),
@@ -159,6 +177,9 @@ calls = Table(
     Column("ended_attempt", Integer),
     Column("asked_number", Integer),  # the message that asked for this tool call ...
     Column("asked_index", Integer),  # ... and which of its tool_call blocks this is, from 0
+    Column("args_sha256", Text),
+    Column("arguments", Text),  # those that a person put in place of the model's
+    Column("reserved", Text),  # what the open attempt may cost at worst
     Column("usage", Text),
     Column("message_number", Integer),
     Column("error", Text),
@@ -178,6 +199,7 @@ inbox = Table(
     metadata,
     Column("no", Number, primary_key=True),
     Column("run_no", BigInteger, ForeignKey("runs.no"), nullable=False),
+    Column("number", Integer, nullable=False),  # of its order
     Column("message_id", Text, nullable=False),
     Column("content", Text, nullable=False),
     Column("delivery", Text, nullable=False),
@@ -185,6 +207,91 @@ inbox = Table(
     Column("at_ms", BigInteger, nullable=False),
     UniqueConstraint("run_no", "message_id"),
 )
+Index("uq_inbox_number", inbox.c.run_no, inbox.c.number, unique=True)
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("run_no", BigInteger, ForeignKey("runs.no"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("verb", Text, nullable=False),
+    Column("body", Text),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("delivered_ms", BigInteger),
+    sqlite_with_rowid=False,
+)
+Index(
+    "ix_orders_waiting", orders.c.run_no, orders.c.number,
+    sqlite_where=text("delivered_ms IS NULL"), postgresql_where=text("delivered_ms IS NULL"),
+)  # fmt: skip
+
+asks = Table(
+    "asks",
+    metadata,
+    Column("no", Number, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("project_id", Text, nullable=False),
+    Column("run_no", BigInteger, ForeignKey("runs.no"), nullable=False),
+    Column("session_no", BigInteger, ForeignKey("sessions.no"), nullable=False),
+    Column("type", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("call_id", Text, nullable=False),
+    Column("tool", Text, nullable=False),
+    Column("args_sha256", Text, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("terms", Text, nullable=False),
+    Column("client_seconds", Float),
+    Column("questions", Text),
+    Column("answers", Text),
+    Column("votes", Text),
+    Column("decision", Text),
+    Column("decided_by", Text),
+    Column("message", Text),
+    Column("edited", Boolean, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("escalated", Boolean, nullable=False),
+    Column("settled_by", Text),  # key of the action that prolonged it, or found it decided
+    Column("asked_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Column("ended_ms", BigInteger),
+)
+Index("ix_asks_project_id", asks.c.project_id, asks.c.status, asks.c.no)
+Index("ix_asks_call", asks.c.run_no, asks.c.call_id)
+Index("ix_asks_standing", asks.c.session_no, asks.c.args_sha256)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("run_no", BigInteger, ForeignKey("runs.no"), primary_key=True),
+    Column("entry", Integer, primary_key=True, autoincrement=False),
+    Column("kind", Text, nullable=False),
+    Column("key", Text),
+    Column("attempt", Integer),
+    Column("model", Text),
+    Column("cost_micros", BigInteger, nullable=False),  # what the line is about ...
+    Column("tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("spent_micros", BigInteger, nullable=False),  # ... and the balance after it
+    Column("spent_tokens", BigInteger, nullable=False),
+    Column("spent_output_tokens", BigInteger, nullable=False),
+    Column("reserved_micros", BigInteger, nullable=False),
+    Column("reserved_tokens", BigInteger, nullable=False),
+    Column("reserved_output_tokens", BigInteger, nullable=False),
+    Column("assumed", Boolean, nullable=False),
+    Column("overrun", Boolean, nullable=False),
+    Column("limits", Text),
+    Column("unpriced", Integer),  # of lines about what was used: calls without a known price, else NULL
+    Column("assumed_micros", BigInteger),
+    Column("cache_read_tokens", BigInteger),
+    Column("bound_tokens", BigInteger),  # the bound of the input that was reserved
+    Column("at_ms", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+Index(
+    "ix_ledger_used", ledger.c.at_ms,
+    sqlite_where=text("unpriced IS NOT NULL"), postgresql_where=text("unpriced IS NOT NULL"),
+)  # fmt: skip
 
 agents = Table(
     "agents",

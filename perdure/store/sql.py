@@ -1,43 +1,44 @@
 """``SqlJournal``: the journal port on SQLite and PostgreSQL, one transaction per method.
 
 What each transaction does stands in the ``sql_*`` modules as plain functions of a connection; who runs
-them, in ``database.py``; live text, in ``live.py``; who hears of commits, in ``notify.py``.
+them, in ``database.py``; live text, in ``live.py``; who hears of commits, in ``notify.py``. The methods about
+people and money are in ``sql_outside.py``.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import TypeVar
 
 from sqlalchemy import Connection, insert, select
 
-from perdure.contract import AgentDefinition, Block, Message
+from perdure.contract import AgentDefinition, Block, LimitsDefinition, Message
+from perdure.core.budget import Ask, Budget
+from perdure.core.numbers import Numbers
 from perdure.core.state import Failure, Json, OutboxEvent, Outcome, RunStatus
 from perdure.store import (
     idempotency,
     sql_calls,
-    sql_inbox,
     sql_reading,
+    sql_recovery,
     sql_runs,
     sql_sessions,
 )
 from perdure.store.blobs import read_blob, write_blob
-from perdure.store.database import Database, PostgresDatabase, SqliteDatabase, open_database
+from perdure.store.database import open_database
 from perdure.store.journal import Follower, Journal
-from perdure.store.live import LiveLane
 from perdure.store.migrate import prepare, revision
-from perdure.store.notify import Followers, Notifier, PostgresNotifier, SocketNotifier
 from perdure.store.rows import (
     AgentRow,
+    AskRow,
     Begun,
     CallRow,
     Delta,
     EventRow,
     ModelCommit,
+    NewAsk,
     NewRun,
     Page,
     RunRow,
@@ -47,11 +48,7 @@ from perdure.store.rows import (
 )
 from perdure.store.run_transaction import now_ms
 from perdure.store.schema import blobs
-from perdure.store.sql_reading import RunPlace
-
-Result = TypeVar("Result")
-
-PLACES_MAX = 10_000  # runs whose numbers are remembered: about 400 bytes each
+from perdure.store.sql_outside import OutsideMethods
 
 
 async def open_journal(sql_url: str, blob_folder: Path, *, migrate: bool = True) -> SqlJournal:
@@ -67,24 +64,8 @@ async def open_journal(sql_url: str, blob_folder: Path, *, migrate: bool = True)
         raise
 
 
-class SqlJournal(Journal):
+class SqlJournal(OutsideMethods, Journal):
     """See ``perdure.store.journal.Journal``. Belongs to the event loop that opened it; open with ``open_journal``."""
-
-    def __init__(self, database: Database, blob_folder: Path) -> None:
-        self._database = database
-        self._blob_folder = blob_folder
-        self._loop = asyncio.get_running_loop()
-        self._followers = Followers()
-        self._notifier: Notifier
-        match database:
-            case PostgresDatabase():
-                self._notifier = PostgresNotifier(database.url, self._followers)
-            case SqliteDatabase():
-                self._notifier = SocketNotifier(database.path, self._followers)
-            case _:
-                raise TypeError(f"no notifier for {database!r}")
-        self._live = LiveLane(database, self._committed)
-        self._places: OrderedDict[str, RunPlace] = OrderedDict()
 
     async def ready(self) -> str:
         return await self._database.read(revision) or ""
@@ -171,18 +152,21 @@ class SqlJournal(Journal):
         return await self._write(run_id, lambda c: sql_runs.force_cancel(c, run_id, reason))
 
     async def update_run(
-        self, run_id: str, *, labels: Mapping[str, str] | None, metadata: Mapping[str, Json] | None
+        self,
+        run_id: str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Json] | None = None,
+        budget: Budget | None = None,
+        limits: LimitsDefinition | None = None,
+        deadline_ms: int | None = None,
     ) -> RunRow:
-        """What is given replaces what was there."""
-        return await self._write(run_id, lambda c: sql_runs.update_run(c, run_id, labels, metadata))
-
-    # Inbox -----------------------------------------------------------------------------------------
-
-    async def accept_message(self, run_id: str, message_id: str, content: list[Block], delivery: str) -> None:
-        await self._write(run_id, lambda c: sql_inbox.accept_message(c, run_id, message_id, content, delivery))
-
-    async def return_message(self, run_id: str, message_id: str, reason: str) -> None:
-        await self._write(run_id, lambda c: sql_inbox.return_message(c, run_id, message_id, reason))
+        return await self._write(
+            run_id,
+            lambda c: sql_runs.update_run(
+                c, run_id, labels=labels, metadata=metadata, budget=budget, limits=limits, deadline_ms=deadline_ms
+            ),
+        )
 
     # Reading ---------------------------------------------------------------------------------------
 
@@ -220,34 +204,49 @@ class SqlJournal(Journal):
     def follow(self, run_id: str) -> AbstractAsyncContextManager[Follower]:
         return self._follow(run_id)
 
-    @asynccontextmanager
-    async def _follow(self, run_id: str) -> AsyncIterator[Follower]:
-        follower = self._followers.add(run_id)
-        try:
-            await self._notifier.listen()
-            yield follower
-        finally:
-            self._followers.remove(run_id, follower)
-
     # What activities write ---------------------------------------------------------------------------
 
     async def begin_model(
-        self, run_id: str, key: str, turn: int, *, model: str, worker: str,
-        apply: Sequence[str] = (), outbox: Sequence[OutboxEvent] = (),
-    ) -> Begun:  # fmt: skip
+        self,
+        run_id: str,
+        key: str,
+        turn: int,
+        *,
+        model: str,
+        worker: str,
+        ask: Ask,
+        apply: Numbers = (),
+        only_for_messages: bool = False,
+        closes: str = "",
+        outbox: Sequence[OutboxEvent] = (),
+    ) -> Begun:
         return await self._write(
-            run_id, lambda c: sql_calls.begin_model(c, run_id, key, turn, model, worker, apply, outbox)
-        )
+            run_id,
+            lambda c: sql_calls.begin_model(
+                c, run_id, key, turn, model=model, worker=worker, wants=ask, apply=apply,
+                only_for_messages=only_for_messages, closes=closes, outbox=outbox,
+            ),
+        )  # fmt: skip
 
     async def commit_model(self, run_id: str, key: str, attempt: int, commit: ModelCommit) -> CallRow:
         return await self._write(run_id, lambda c: sql_calls.commit_model(c, run_id, key, attempt, commit))
 
     async def fail_model_attempt(
-        self, run_id: str, key: str, attempt: int, failure: Failure, *, retry_in_seconds: float | None
+        self,
+        run_id: str,
+        key: str,
+        attempt: int,
+        failure: Failure,
+        *,
+        retry_in_seconds: float | None,
+        billed: bool,
     ) -> None:
         await self._write(
-            run_id, lambda c: sql_calls.fail_model_attempt(c, run_id, key, attempt, failure, retry_in_seconds)
+            run_id, lambda c: sql_calls.fail_model_attempt(c, run_id, key, attempt, failure, retry_in_seconds, billed)
         )
+
+    async def interrupt_model(self, run_id: str, key: str, attempt: int, content: Sequence[Block], model: str) -> None:
+        await self._write(run_id, lambda c: sql_calls.interrupt_model(c, run_id, key, attempt, content, model))
 
     async def begin_tool(
         self, run_id: str, call_id: str, *, worker: str, may_repeat: bool, outbox: Sequence[OutboxEvent] = ()
@@ -255,9 +254,18 @@ class SqlJournal(Journal):
         return await self._write(run_id, lambda c: sql_calls.begin_tool(c, run_id, call_id, worker, may_repeat, outbox))
 
     async def commit_tool(
-        self, run_id: str, call_id: str, commit: ToolCommit, *, outbox: Sequence[OutboxEvent] = ()
+        self,
+        run_id: str,
+        call_id: str,
+        commit: ToolCommit,
+        *,
+        attempt: int | None = None,
+        outbox: Sequence[OutboxEvent] = (),
     ) -> CallRow:
-        return await self._write(run_id, lambda c: sql_calls.commit_tool(c, run_id, call_id, commit, outbox))
+        return await self._write(run_id, lambda c: sql_calls.commit_tool(c, run_id, call_id, commit, attempt, outbox))
+
+    async def park_tool(self, run_id: str, call_id: str, attempt: int, ask: NewAsk) -> AskRow:
+        return await self._write(run_id, lambda c: sql_recovery.park_tool(c, run_id, call_id, attempt, ask))
 
     async def fail_tool_attempt(
         self, run_id: str, call_id: str, attempt: int, failure: Failure, *, retry_in_seconds: float
@@ -304,23 +312,3 @@ class SqlJournal(Journal):
 
     async def release_key(self, project_id: str, key: str) -> None:
         await self._database.write(lambda c: idempotency.release_key(c, project_id, key))
-
-    # ---------------------------------------------------------------------------------------------------
-
-    async def _write(self, run_id: str, work: Callable[[Connection], Result]) -> Result:
-        return await self._database.write(work, lambda: self._committed((run_id,)))
-
-    def _committed(self, run_ids: Iterable[str]) -> None:
-        """Wake who follows these runs, here and elsewhere. Called in any thread."""
-        if self._followers:
-            self._loop.call_soon_threadsafe(self._followers.wake, tuple(run_ids))
-        self._notifier.committed(run_ids)
-
-    def _place(self, connection: Connection, run_id: str) -> RunPlace:
-        """Where a run's rows are: looked up once. Called in any thread."""
-        place = self._places.get(run_id)
-        if place is None:
-            place = self._places[run_id] = sql_reading.find_run(connection, run_id)
-            if len(self._places) > PLACES_MAX:
-                self._places.popitem(last=False)
-        return place

@@ -7,62 +7,154 @@ brought it; a second one changes nothing but the bill.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import Connection
 
-from perdure.contract import ToolCallBlock, ToolResultBlock
+from perdure.contract import Block, ToolCallBlock
+from perdure.core.budget import Ask, Grant, Reached
+from perdure.core.happenings import Order
+from perdure.core.keys import is_wrap_up_key
+from perdure.core.numbers import Numbers
 from perdure.core.state import Failure, OutboxEvent, Usage
 from perdure.store import events as say
-from perdure.store.call_rows import Call, add_calls, usage_text
+from perdure.store import ledger_rows as money
+from perdure.store.ask_rows import ask, cancel_asks
+from perdure.store.call_answers import answer_call, end_model
+from perdure.store.call_rows import Call, add_calls, arguments_in, usage_text
 from perdure.store.json_text import dump, plain
-from perdure.store.rows import Begun, CallRow, ModelCommit, ToolCommit
+from perdure.store.rows import Begun, CallRow, ModelCommit, RulingShown, ToolCommit
 from perdure.store.run_transaction import RunTransaction
-from perdure.store.sql_inbox import apply_messages
+from perdure.store.sql_inbox import apply_messages, waiting_among
+from perdure.store.sql_orders import add_order
 
 
 def begin_model(
-    connection: Connection, run_id: str, key: str, turn: int, model: str, worker: str,
-    apply: Sequence[str], outbox: Sequence[OutboxEvent],
+    connection: Connection, run_id: str, key: str, turn: int, *, model: str, worker: str, wants: Ask, apply: Numbers,
+    only_for_messages: bool, closes: str, outbox: Sequence[OutboxEvent],
 ) -> Begun:  # fmt: skip
     run = RunTransaction(connection, run_id)
     run.append_outbox(outbox)
+    if closes:
+        _close(run, closes)
     call = Call.find(run, key)
     if call and call.ended:
         run.save()
         return Begun(call.row["attempts"], ended=call.shown())
-    apply_messages(run, apply)
+    lost = _give_up_lost(run, call) if call else None
+    waiting = waiting_among(run, apply)
+    begun = _no_attempt(run, call, only_for_messages and not waiting)
+    if begun is None:
+        wants = _with_messages(wants, waiting)
+        answer = money.try_to_reserve(run, wants)
+        match answer:
+            case Reached(limit):
+                begun = _reached(run, key, call, lost, limit)
+            case Grant():
+                begun = _begin(run, call, key, turn, model, worker, waiting, lost, answer, wants)
+    run.save()
+    return begun
+
+
+def _close(run: RunTransaction, key: str) -> None:
+    """A call that was called off without a word: nobody will report its end."""
+    call = Call.find(run, key)
+    if call and not call.ended:
+        failure = Failure("cancelled", "the call was called off", attempts=call.row["attempts"])
+        end_model(run, call, call.row["open_attempt"], "cancelled", failure)
+        call.recovered(call.row["attempts"])
+        call.save()
+
+
+def _give_up_lost(run: RunTransaction, call: Call) -> int | None:
+    """The attempt that is still open: its worker is gone, and what it may have cost is spent."""
+    lost: int | None = call.row["open_attempt"]
+    if lost is not None:
+        run.append(say.model_aborted(call.key, lost, "lost"))
+        money.settle_assumed(run, call, lost)
+        call.lose()
+        call.row["open_attempt"] = None
+    return lost
+
+
+def _no_attempt(run: RunTransaction, call: Call | None, nothing_came: bool) -> Begun | None:
+    """The messages that the call was wanted for were withdrawn, and the transcript ends with an answer."""
+    if nothing_came and run.row["output_number"] == run.row["last_number"]:
+        if call:
+            call.save()
+        return Begun(call.row["attempts"] if call else 0, nothing_new=True)
+    return None
+
+
+def _with_messages(wants: Ask, waiting: Sequence[Any]) -> Ask:
+    """The bound of the prompt, with the messages that the call takes along."""
+    if not waiting:
+        return wants
+    return wants.with_added(sum(len(row["content"].encode()) for row in waiting), len(waiting))
+
+
+def _reached(run: RunTransaction, key: str, call: Call | None, lost: int | None, limit: str) -> Begun:
+    entry = run.row["last_entry"]
+    assert isinstance(entry, int)
+    run.append_once(say.budget_reached(key, limit, entry))
+    if call:
+        if lost is not None:
+            call.recovered(lost)
+        call.save()
+    return Begun(call.row["attempts"] if call else 0, lost_attempt=lost, reached=limit)
+
+
+def _begin(
+    run: RunTransaction, call: Call | None, key: str, turn: int, model: str, worker: str, waiting: Sequence[Any],
+    lost: int | None, grant: Grant, wants: Ask,
+) -> Begun:  # fmt: skip
+    if waiting:
+        apply_messages(run, waiting)
     if call is None:
         call = Call.new(run, {"key": plain(key), "kind": "model", "name": plain(model), "turn": turn})
         if turn > 1:
             run.append_once(say.turn_completed(turn - 1))
-        run.append(say.turn_started(turn))
+        run.append_once(say.turn_started(turn))
     call.row["name"] = plain(model)
-    if call.row["open_attempt"] is not None:
-        run.append(say.model_aborted(key, call.row["open_attempt"], "lost"))
     begun = call.begin(worker)
+    money.keep(run, call, grant, wants)
     run.append(say.model_started(key, turn, model, begun.attempt))
     call.save()
-    run.save()
-    return begun
+    return Begun(begun.attempt, lost_attempt=lost, call=call.shown(), grant=grant)
 
 
 def commit_model(connection: Connection, run_id: str, key: str, attempt: int, commit: ModelCommit) -> CallRow:
     run = RunTransaction(connection, run_id)
     call = Call.get(run, key)
     if call.ended:
-        if attempt != call.row["ended_attempt"]:
-            _pay_second(run, key, attempt, commit.usage)
+        if call.row["status"] != "completed" or attempt != call.row["ended_attempt"]:
+            _pay_second(run, call, attempt, commit.usage)
         return call.shown()
     number = run.add_message("assistant", commit.content, producer=commit.producer, stop_reason=commit.stop)
     run.row["output_number"] = number
+    if (commit.usage.input_tokens or commit.usage.output_tokens) and not is_wrap_up_key(key):
+        run.row["exact_tokens"] = commit.usage.input_tokens + commit.usage.output_tokens
+        run.row["exact_number"] = number
     _ask(run, call.row["turn"], number, commit)
     latency_ms = run.now_ms - call.row["started_ms"]
+    other = call.row["open_attempt"] if call.row["open_attempt"] != attempt else None
+    run.append(say.model_completed(call.shown(), attempt, commit, latency_ms))
+    run.add_usage(commit.usage)
+    if call.row["open_attempt"] == attempt:
+        money.settle_used(run, call, attempt, commit.usage)
+    else:
+        money.correct(run, call, attempt, commit.usage)
+    if other is not None:  # it is still at the vendor, and its answer will come second
+        run.append(say.model_aborted(key, other, "superseded"))
+        money.settle_assumed(run, call, other)
     call.end(
         attempt, "completed", usage=usage_text(commit.usage), message_number=number, outcome=dump(commit.outcome),
         vendor_id=plain(commit.vendor_id) if commit.vendor_id is not None else None,
     )  # fmt: skip
-    run.append(say.model_completed(call.shown(), attempt, commit, latency_ms))
-    run.add_usage(commit.usage)
+    if commit.limit:
+        entry = run.row["last_entry"]
+        assert isinstance(entry, int)
+        run.append(say.budget_reached(key, commit.limit, entry))
     run.count("turns")
     if not commit.calls:
         run.append(say.turn_completed(call.row["turn"]))
@@ -73,46 +165,78 @@ def commit_model(connection: Connection, run_id: str, key: str, attempt: int, co
 
 
 def _ask(run: RunTransaction, turn: int, number: int, commit: ModelCommit) -> None:
-    """A ``requested`` row and tool.requested for each tool call of the answer."""
+    """A ``requested`` row and tool.requested for each tool call of the answer, and what must be asked first."""
+    if not commit.calls:  # an answer that was cut off may hold half a call: none is made
+        return
     blocks: list[ToolCallBlock] = [block for block in commit.content if block["type"] == "tool_call"]
     if len(blocks) != len(commit.calls):
         raise ValueError(f"run {run.id}: {len(blocks)} tool_call blocks, but {len(commit.calls)} verdicts")
+    hashes: Sequence[str | None] = commit.hashes or [None] * len(blocks)
+    rulings: Sequence[RulingShown | None] = commit.rulings or [None] * len(blocks)
     rows = [
         {
             "key": plain(asked.call_id), "kind": "tool", "name": plain(asked.tool), "turn": turn,
-            "asked_number": number, "asked_index": index,
+            "asked_number": number, "asked_index": index, "args_sha256": sha256,
         }
-        for index, asked in enumerate(commit.calls)
+        for index, (asked, sha256) in enumerate(zip(commit.calls, hashes, strict=True))
     ]  # fmt: skip
-    if rows:
-        add_calls(run, rows)
-    for asked, block in zip(commit.calls, blocks, strict=True):
-        run.append(say.tool_requested(plain(asked.call_id), asked, block))
+    add_calls(run, rows)
+    for asked, block, ruling in zip(commit.calls, blocks, rulings, strict=True):
+        run.append(say.tool_requested(plain(asked.call_id), asked, block, ruling))
+    places = {asked.call_id: index for index, asked in enumerate(commit.calls)}
+    for new in commit.asks:
+        ask(run, new, arguments_in(commit.content, places[new.call_id]))
 
 
-def _pay_second(run: RunTransaction, key: str, attempt: int, usage: Usage) -> None:
+def _pay_second(run: RunTransaction, call: Call, attempt: int, usage: Usage) -> None:
     """An answer that came second was paid all the same: its usage counts, its text does not."""
-    paid = say.paid_twice(key, attempt, usage)
+    paid = say.paid_twice(call.key, attempt, usage)
     if paid.key and run.known([paid.key]):
         return
-    run.append_once(say.model_aborted(key, attempt, "superseded"), paid)
+    run.append_once(say.model_aborted(call.key, attempt, "superseded"), paid)
     run.add_usage(usage)
+    money.correct(run, call, attempt, usage)
     run.save()
 
 
 def fail_model_attempt(
-    connection: Connection, run_id: str, key: str, attempt: int, failure: Failure, retry_in_seconds: float | None
-) -> None:
+    connection: Connection, run_id: str, key: str, attempt: int, failure: Failure, retry_in_seconds: float | None,
+    billed: bool,
+) -> None:  # fmt: skip
     run = RunTransaction(connection, run_id)
     call = Call.get(run, key)
     if call.row["open_attempt"] != attempt:  # it was lost, or has ended: somebody else goes on
         return
     run.append(say.model_aborted(key, attempt, "failed"))
+    if billed:
+        money.settle_assumed(run, call, attempt)
+    else:
+        money.release(run, call, attempt)
     if retry_in_seconds is None:
         call.end(attempt, "failed", error=dump(say.failure_data(failure)))
     else:
         call.close(failure)
         run.append(say.model_retrying(key, attempt, failure, retry_in_seconds))
+    call.recovered(attempt)
+    call.save()
+    run.save()
+
+
+def interrupt_model(
+    connection: Connection, run_id: str, key: str, attempt: int, content: Sequence[Block], model: str
+) -> None:
+    run = RunTransaction(connection, run_id)
+    call = Call.get(run, key)
+    if call.row["open_attempt"] != attempt:  # it was lost, or has ended: somebody else goes on
+        return
+    number = None
+    if content:
+        number = run.add_message("assistant", content, producer=model, stop_reason="interrupted")
+        run.row["output_number"] = number
+    failure = Failure("interrupted", "a message interrupted the call", attempts=attempt)
+    end_model(run, call, attempt, "interrupted", failure)
+    call.row["message_number"] = number
+    run.count("turns")
     call.recovered(attempt)
     call.save()
     run.save()
@@ -143,58 +267,20 @@ def begin_tool(
 
 
 def commit_tool(
-    connection: Connection, run_id: str, call_id: str, commit: ToolCommit, outbox: Sequence[OutboxEvent]
-) -> CallRow:
+    connection: Connection, run_id: str, call_id: str, commit: ToolCommit, attempt: int | None,
+    outbox: Sequence[OutboxEvent],
+) -> CallRow:  # fmt: skip
     run = RunTransaction(connection, run_id)
     run.append_outbox(outbox)
     call = Call.get(run, call_id)
-    if call.ended:
+    if call.ended or (attempt is not None and call.row["open_attempt"] != attempt):
         run.save()
         return call.shown()
-    shown = _end_tool(run, call, commit)
-    call.save()
+    if any(row.type == "unknown_outcome" for row in cancel_asks(run, call_id)):
+        add_order(run, Order(0, "answer", call_id=call.key))  # nobody waits for this attempt any more, but for people
+    shown = answer_call(run, call, commit)
     run.save()
     return shown
-
-
-def _end_tool(run: RunTransaction, call: Call, commit: ToolCommit) -> CallRow:
-    """The result as a message, the call ended, and the events of both."""
-    size = commit.bytes or len(commit.text.encode(errors="surrogatepass"))
-    result: ToolResultBlock = {
-        "type": "tool_result",
-        "call_id": call.key,
-        "name": call.row["name"],
-        "text": commit.text,
-        "is_error": commit.status != "completed",
-    }
-    if commit.blob:
-        result["blob"], result["bytes"] = commit.blob, size
-    number = run.add_message("tool", [result])
-    attempt = call.row["attempts"] or None
-    error = None
-    if commit.status != "completed":
-        code, attempts = commit.code or "tool_error", call.row["attempts"]
-        failure = Failure(code, say.preview(commit.text), call_id=call.key, attempts=attempts)
-        error = dump(say.failure_data(failure))
-    call.end(attempt, commit.status, message_number=number, error=error)
-    shown = call.shown()
-    run.append(say.tool_ended(shown, attempt, commit, size))
-    call.recovered(attempt or 0)
-    return shown
-
-
-def close_started(run: RunTransaction, reason: str) -> None:
-    """End what is in flight although nobody reports its end any more: the run ends now. What a model had
-    said is void, what a tool may have done is unknown."""
-    for call in Call.started(run):
-        attempt = call.row["attempts"]
-        if call.row["kind"] == "tool":
-            text = f"{reason} while this call was in flight: it may or may not have taken effect."
-            _end_tool(run, call, ToolCommit("unknown", text, "tool_outcome_unknown"))
-        else:
-            run.append_once(say.model_aborted(call.key, attempt, "cancelled"))
-            call.end(attempt, "failed", error=dump(say.failure_data(Failure("cancelled", reason, attempts=attempt))))
-        call.save()
 
 
 def fail_tool_attempt(

@@ -1,67 +1,166 @@
 """Messages from clients between their arrival and their place in the transcript: applied or handed back, never
-dropped."""
+dropped. Each has the number of the order that tells the run of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
-from perdure.contract import Block
+from perdure.core.happenings import Order
+from perdure.core.numbers import Numbers, with_number
 from perdure.store import events as say
 from perdure.store.json_text import dump, load, plain
+from perdure.store.rows import INBOX_WAITING_MAX, InboxFull, InboxRow, NewMessage, NotFound, RunOver
 from perdure.store.run_transaction import RunTransaction
 from perdure.store.schema import inbox
+from perdure.store.sql_orders import add_order
+from perdure.store.sql_reading import RunPlace
 
-_FIND = select(inbox.c.status).where(inbox.c.run_no == bindparam("run"), inbox.c.message_id == bindparam("message"))
-_OPEN = (
-    select(inbox.c.no, inbox.c.message_id, inbox.c.content)
-    .where(inbox.c.run_no == bindparam("run"), inbox.c.status == "accepted")
-    .order_by(inbox.c.no)
-)
+_OF_RUN = select(inbox).where(inbox.c.run_no == bindparam("run"))
+_FIND = _OF_RUN.where(inbox.c.message_id == bindparam("message"))
+_KNOWN = _OF_RUN.where(inbox.c.message_id.in_(bindparam("messages", expanding=True)))
+_ALL = _OF_RUN.order_by(inbox.c.number)
+_WAITING = _ALL.where(inbox.c.status == "accepted")
+_WAITING_BETWEEN = _WAITING.where(inbox.c.number.between(bindparam("first"), bindparam("last")))
 _ADD = insert(inbox)
-_SETTLE = update(inbox).where(inbox.c.no == bindparam("row")).values(status=bindparam("now"))
+_SETTLE = (
+    update(inbox)
+    .where(inbox.c.run_no == bindparam("run"), inbox.c.status == "accepted")
+    .where(inbox.c.number.between(bindparam("first"), bindparam("last")))
+    .values(status=bindparam("now"))
+)
+_LOOKED_UP_AT_ONCE = 500  # ids in one statement
 
 
-def accept_message(
-    connection: Connection, run_id: str, message_id: str, content: Sequence[Block], delivery: str
-) -> None:
-    run = RunTransaction(connection, run_id)
-    message_id = plain(message_id)
-    if connection.execute(_FIND, {"run": run.no, "message": message_id}).first():
-        return
-    row = {
-        "run_no": run.no, "message_id": message_id, "content": dump(content), "delivery": plain(delivery),
-        "status": "accepted", "at_ms": run.now_ms,
-    }  # fmt: skip
-    connection.execute(_ADD, row)
-    run.append(say.inbox_accepted(message_id, delivery))
+def accept_message(connection: Connection, run_id: str, message: NewMessage) -> InboxRow:
+    run = RunTransaction(connection, run_id, even_if_over=True)
+    found = connection.execute(_FIND, {"run": run.no, "message": plain(message.id)}).mappings().one_or_none()
+    if found:
+        return _row_of(run.id, found)
+    if run.over:
+        raise RunOver(run.id, run.status)
+    (row,) = _accept(run, [message])
     run.save()
+    return row
 
 
-def return_message(connection: Connection, run_id: str, message_id: str, reason: str) -> None:
-    run = RunTransaction(connection, run_id)
-    return_messages(run, reason, only=plain(message_id))
+def _accept(run: RunTransaction, messages: Sequence[NewMessage]) -> list[InboxRow]:
+    if run.count("waiting_messages", len(messages)) > INBOX_WAITING_MAX:
+        raise InboxFull(f"run {run.id}: at most {INBOX_WAITING_MAX} messages may wait")
+    rows: list[dict[str, Any]] = []
+    for message in messages:
+        number = add_order(run, Order(0, "message", delivery=message.delivery)).number
+        id_ = plain(message.id)
+        rows.append(
+            {
+                "run_no": run.no, "number": number, "message_id": id_, "content": dump(message.content),
+                "delivery": message.delivery, "status": "accepted", "at_ms": run.now_ms,
+            }
+        )  # fmt: skip
+        run.append(say.inbox_accepted(id_, message.delivery))
+        run.interrupts = run.interrupts or message.delivery == "interrupt"
+    if rows:
+        run.connection.execute(_ADD, rows)
+    return [_row_of(run.id, row) for row in rows]
+
+
+def withdraw_message(connection: Connection, run_id: str, message_id: str) -> InboxRow:
+    run = RunTransaction(connection, run_id, even_if_over=True)
+    row = connection.execute(_FIND, {"run": run.no, "message": plain(message_id)}).mappings().one_or_none()
+    if row is None:
+        raise NotFound("message", message_id)
+    if row["status"] != "accepted":
+        return _row_of(run.id, row)
+    _hand_back(run, [row], "withdrawn")
     run.save()
+    return _row_of(run.id, {**row, "status": "returned"})
 
 
-def apply_messages(run: RunTransaction, message_ids: Sequence[str]) -> None:
-    """Put accepted messages into the transcript, in the order given. Those settled before stay as they are."""
-    if not message_ids:
+def replace_inbox(connection: Connection, run_id: str, messages: Sequence[NewMessage]) -> list[InboxRow]:
+    run = RunTransaction(connection, run_id)
+    ids = list(dict.fromkeys(plain(message.id) for message in messages))
+    known = _known(run, ids)
+    waiting = connection.execute(_WAITING, {"run": run.no}).mappings().all()
+    _hand_back(run, [row for row in waiting if row["message_id"] not in known], "replaced")
+    new = {plain(message.id): message for message in messages if plain(message.id) not in known}
+    _accept(run, list(new.values()))
+    run.save()
+    return [_row_of(run.id, row) for row in connection.execute(_WAITING, {"run": run.no}).mappings()]
+
+
+def _known(run: RunTransaction, ids: Sequence[str]) -> set[str]:
+    found: set[str] = set()
+    for start in range(0, len(ids), _LOOKED_UP_AT_ONCE):
+        some = ids[start : start + _LOOKED_UP_AT_ONCE]
+        rows = run.connection.execute(_KNOWN, {"run": run.no, "messages": some}).mappings()
+        found.update(row["message_id"] for row in rows)
+    return found
+
+
+def _hand_back(run: RunTransaction, rows: Iterable[Any], reason: str) -> None:
+    """These waiting messages are returned, and the run is told that they will not come."""
+    numbers: Numbers = ()
+    for row in rows:
+        numbers = with_number(numbers, row["number"])
+        run.append(say.inbox_returned(row["message_id"], reason))
+        run.count("waiting_messages", -1)
+    if numbers:
+        _settle(run, numbers, "returned")
+        add_order(run, Order(0, "withdraw", numbers=numbers))
+
+
+def list_inbox(connection: Connection, run: RunPlace, waiting: bool) -> list[InboxRow]:
+    rows = connection.execute(_WAITING if waiting else _ALL, {"run": run.no}).mappings()
+    return [_row_of(run.id, row) for row in rows]
+
+
+def waiting_among(run: RunTransaction, numbers: Numbers) -> list[Any]:
+    """The messages with these numbers that still wait, in order."""
+    if not run.row["waiting_messages"]:
+        return []
+    return [
+        row
+        for first, last in numbers
+        for row in run.connection.execute(_WAITING_BETWEEN, {"run": run.no, "first": first, "last": last}).mappings()
+    ]
+
+
+def apply_messages(run: RunTransaction, rows: Sequence[Any]) -> None:
+    """Put what ``waiting_among`` gave into the transcript."""
+    numbers: Numbers = ()
+    for row in rows:
+        number = run.add_message("user", load(row["content"]), id_=row["message_id"])
+        run.append(say.inbox_applied(row["message_id"], number))
+        numbers = with_number(numbers, row["number"])
+    _settle(run, numbers, "applied")
+    run.count("waiting_messages", -len(rows))
+
+
+def return_messages(run: RunTransaction, reason: str) -> None:
+    """Hand back all that still waits: the run is over."""
+    if not run.row["waiting_messages"]:
         return
-    waiting = {row.message_id: row for row in run.connection.execute(_OPEN, {"run": run.no})}
-    for message_id in map(plain, message_ids):
-        row = waiting.pop(message_id, None)
-        if row is None:
-            continue
-        number = run.add_message("user", load(row.content), id_=message_id)
-        run.append(say.inbox_applied(message_id, number))
-        run.connection.execute(_SETTLE, {"row": row.no, "now": "applied"})
+    for row in run.connection.execute(_WAITING, {"run": run.no}).mappings().all():
+        run.append(say.inbox_returned(row["message_id"], reason))
+    _settle(run, ((0, int(str(run.row["last_order"]))),), "returned")
+    run.row["waiting_messages"] = 0
 
 
-def return_messages(run: RunTransaction, reason: str, *, only: str | None = None) -> None:
-    """Hand back what still waits: all of it, or one message."""
-    for row in run.connection.execute(_OPEN, {"run": run.no}).all():
-        if only is None or row.message_id == only:
-            run.append(say.inbox_returned(row.message_id, reason))
-            run.connection.execute(_SETTLE, {"row": row.no, "now": "returned"})
+def _settle(run: RunTransaction, numbers: Numbers, status: str) -> None:
+    """Between two waiting messages of an interval there may be ones that were settled before: they stay."""
+    for first, last in numbers:
+        run.connection.execute(_SETTLE, {"run": run.no, "first": first, "last": last, "now": status})
+
+
+def _row_of(run_id: str, row: Any) -> InboxRow:
+    return InboxRow(
+        id=row["message_id"],
+        run_id=run_id,
+        number=row["number"],
+        content=load(row["content"]),
+        delivery=row["delivery"],
+        status=row["status"],
+        at_ms=row["at_ms"],
+    )

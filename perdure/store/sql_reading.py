@@ -135,7 +135,9 @@ def list_calls(connection: Connection, run: RunPlace, after: int, limit: int | N
     read: tuple[int | None, Any] = (None, None)  # parallel calls stand in one message: parse it once
     for row in connection.execute(_CALLS_OF_RUN, where).mappings():
         arguments = None
-        if row["content"] is not None:
+        if row["arguments"] is not None:
+            arguments = load(row["arguments"])
+        elif row["content"] is not None:
             if read[0] != row["asked_number"]:
                 read = (row["asked_number"], load(row["content"]))
             arguments = arguments_in(read[1], row["asked_index"])
@@ -148,8 +150,14 @@ def get_call(connection: Connection, run: RunPlace, key: str) -> CallRow:
     row = connection.execute(_CALL, where).mappings().one_or_none()
     if row is None:
         raise NotFound("call", key)
-    content = row["content"]
-    return call_of(run.id, row, arguments_in(load(content), row["asked_index"]) if content is not None else None)
+    return call_of(run.id, row, arguments_of(row))
+
+
+def arguments_of(row: Any) -> Json:
+    """Of a call's row with its message's ``content``: those that a person put in place, or what the model sent."""
+    if row["arguments"] is not None:
+        return load(row["arguments"])  # type: ignore[no-any-return]
+    return arguments_in(load(row["content"]), row["asked_index"]) if row["content"] is not None else None
 
 
 def _message(

@@ -7,15 +7,21 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, bindparam, func, insert, select, update
 
+from perdure.contract import LimitsDefinition
+from perdure.core.budget import Budget
+from perdure.core.happenings import Order
+from perdure.core.spec import Limits
 from perdure.core.state import Failure, Json, OutboxEvent, Outcome
 from perdure.store import events as say
+from perdure.store.call_answers import close_all
 from perdure.store.json_text import dump, dump_map, load, load_map, plain
+from perdure.store.ledger_rows import account_of, budget_of, budget_text, write_limits
 from perdure.store.paging import page_of
 from perdure.store.rows import NewEvent, NewRun, NotFound, Page, RunOver, RunRow, SessionBusy
 from perdure.store.run_transaction import RunTransaction, new_id, now_ms, usage_of
-from perdure.store.schema import messages, run_labels, runs, sessions
-from perdure.store.sql_calls import close_started
+from perdure.store.schema import events, messages, run_labels, runs, sessions
 from perdure.store.sql_inbox import return_messages
+from perdure.store.sql_orders import add_order, forget_orders
 
 _input, _output = messages.alias("input"), messages.alias("output")
 _SHOW = (
@@ -56,7 +62,13 @@ _ADD_LABELS = insert(run_labels)
 _PATCH = (
     update(runs)
     .where(runs.c.no == bindparam("run"))
-    .values(labels=bindparam("new_labels"), metadata=bindparam("new_metadata"))
+    .values({name: bindparam(f"new_{name}") for name in ("labels", "metadata", "budget", "limits", "deadline_ms")})
+)
+_LAST_REACHED = (
+    select(events.c.data)
+    .where(events.c.run_no == bindparam("run"), events.c.type == "budget.reached")
+    .order_by(events.c.seq.desc())
+    .limit(1)
 )
 
 
@@ -75,6 +87,8 @@ def create_run(connection: Connection, new: NewRun) -> RunRow:
     run.append(say.created(new.input, new.definition["name"], new.definition["model"]))
     run.add_message("user", new.input)
     run.append(say.queued())
+    if new.budget:
+        write_limits(run, new.budget)
     run.save()
     return get_run(connection, run_id, None)
 
@@ -99,7 +113,9 @@ def _session_for(connection: Connection, new: NewRun, run_id: str, at_ms: int) -
 def _new_row(new: NewRun, run_id: str, session_no: int, last_number: int, at_ms: int) -> dict[str, Any]:
     zeros = (
         "last_seq", "last_call", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens",
-        "reasoning_tokens", "cost_micros", "unpriced_calls", "turns", "recovering", "depth",
+        "reasoning_tokens", "cost_micros", "unpriced_calls", "turns", "recovering", "depth", "spent_micros",
+        "spent_tokens", "spent_output_tokens", "reserved_micros", "reserved_tokens", "reserved_output_tokens",
+        "last_entry", "last_order", "open_asks", "waiting_messages", "exact_number",
     )  # fmt: skip
     return dict.fromkeys(zeros, 0) | {
         "id": run_id,
@@ -107,7 +123,11 @@ def _new_row(new: NewRun, run_id: str, session_no: int, last_number: int, at_ms:
         "session_no": session_no,
         "agent_id": new.agent_id,
         "agent_version": new.agent_version,
+        "agent_name": plain(new.definition["name"]),
         "definition": dump(new.definition),
+        "requested_by": plain(new.requested_by) if new.requested_by is not None else None,
+        "limits": dump(new.limits),
+        "budget": budget_text(new.budget) if new.budget else None,
         "status": "queued",
         "input_number": last_number + 1,
         "last_number": last_number,
@@ -178,8 +198,7 @@ def unstarted_runs(connection: Connection, older_than_ms: int, limit: int) -> li
 
 def force_cancel(connection: Connection, run_id: str, reason: str) -> RunRow:
     run = RunTransaction(connection, run_id)
-    close_started(run, "The run was cancelled by force")
-    _finish(run, "force-cancel", Outcome("cancelled", reason or "cancelled"))
+    _finish(run, "force-cancel", Outcome("cancelled", reason or "cancelled"), "The run was cancelled by force")
     run.save()
     return get_run(connection, run_id, None)
 
@@ -191,14 +210,14 @@ def silent_runs(connection: Connection, silent_ms: int, limit: int) -> list[str]
 
 def end_orphan(connection: Connection, run_id: str, failure: Failure) -> None:
     run = RunTransaction(connection, run_id)
-    close_started(run, "The run's workflow ended")
-    _finish(run, "orphan", Outcome("failed", failure.code, failure))
+    _finish(run, "orphan", Outcome("failed", failure.code, failure), "The run's workflow ended")
     run.save()
 
 
 def update_run(
-    connection: Connection, run_id: str, labels: Mapping[str, str] | None, metadata: Mapping[str, Json] | None
-) -> RunRow:
+    connection: Connection, run_id: str, *, labels: Mapping[str, str] | None, metadata: Mapping[str, Json] | None,
+    budget: Budget | None, limits: LimitsDefinition | None, deadline_ms: int | None,
+) -> RunRow:  # fmt: skip
     run = RunTransaction(connection, run_id)
     row = connection.execute(_SHOW_ONE, {"run_id": run.id}).mappings().one()
     if labels is not None:
@@ -208,13 +227,46 @@ def update_run(
         "run": run.no,
         "new_labels": dump_map(labels) if labels is not None else row["labels"],
         "new_metadata": dump_map(metadata) if metadata is not None else row["metadata"],
+        "new_budget": budget_text(budget) if budget is not None else row["budget"],
+        "new_limits": dump(limits) if limits is not None else row["limits"],
+        "new_deadline_ms": deadline_ms if deadline_ms is not None else row["deadline_ms"],
     }
     connection.execute(_PATCH, patch)
-    given = {"labels": labels, "metadata": metadata}
-    data: dict[str, Json] = {name: dict(value) for name, value in given.items() if value is not None}
+    if budget is not None:
+        write_limits(run, budget)
+    if budget is not None or limits is not None or deadline_ms is not None:
+        add_order(
+            run,
+            Order(
+                0,
+                "limits",
+                limits=_limits_of(limits) if limits is not None else None,
+                on_limit=budget.on_limit if budget is not None else None,
+                deadline_ms=deadline_ms or 0,
+            ),
+        )
+    data: dict[str, Json] = {}
+    for name, given in (("labels", labels), ("metadata", metadata), ("limits", limits)):
+        if given is not None:
+            data[name] = dict(given)  # type: ignore[arg-type]
+    if budget is not None:
+        data["budget"] = say.budget_data(budget)
+    if deadline_ms is not None:
+        data["deadline_ms"] = deadline_ms
     run.append(NewEvent("run.updated", data, new_id("updated")))
     run.save()
     return get_run(connection, run_id, None)
+
+
+def _limits_of(limits: LimitsDefinition) -> Limits:
+    """The counts that the core holds a run to."""
+    default = Limits()
+    return Limits(
+        limits.get("max_turns", default.max_turns),
+        limits.get("max_tool_calls", default.max_tool_calls),
+        limits.get("max_questions", default.max_questions),
+        limits.get("tool_output_bytes_per_turn", default.tool_output_bytes_per_turn),
+    )
 
 
 def record(
@@ -232,10 +284,19 @@ def record(
     run.save()
 
 
-def _finish(run: RunTransaction, key: str, outcome: Outcome) -> None:
+def _finish(run: RunTransaction, key: str, outcome: Outcome, words: str = "The run ended") -> None:
+    """The end, and everything that nobody will end any more."""
+    close_all(run, words)
     return_messages(run, "run_ended")
     run.append(say.ended(key, outcome, run.usage))
-    run.end(outcome.status, outcome.stop_reason, outcome.failure)
+    forget_orders(run)
+    reason = _reached_limit(run) if outcome.stop_reason == "budget_reached" else None
+    run.end(outcome.status, outcome.stop_reason, outcome.failure, reason)
+
+
+def _reached_limit(run: RunTransaction) -> str | None:
+    found = run.connection.execute(_LAST_REACHED, {"run": run.no}).scalar_one_or_none()
+    return None if found is None else load(found)["limit"]
 
 
 def run_of(row: RowMapping) -> RunRow:
@@ -247,7 +308,14 @@ def run_of(row: RowMapping) -> RunRow:
         agent_version=row["agent_version"],
         definition=load(row["definition"]),
         status=row["status"],
+        status_reason=row["status_reason"],
         stop_reason=row["stop_reason"],
+        limits=load(row["limits"]),
+        budget=budget_of(row["budget"]),
+        account=account_of(row),
+        exact_tokens=row["exact_tokens"],
+        exact_number=row["exact_number"],
+        requested_by=row["requested_by"],
         input=load(row["input"]),
         output=load(row["output"]) if row["output"] is not None else None,
         error=Failure(**load(row["error"])) if row["error"] is not None else None,

@@ -8,6 +8,7 @@ from typing import Any
 from ulid import ULID
 
 from perdure.contract import AgentDefinition, Block
+from perdure.core.budget import Ask
 from perdure.core.happenings import CallAsked
 from perdure.core.state import Json, OutboxEvent, Usage
 from perdure.store.journal import Journal
@@ -31,7 +32,8 @@ def text(words: str) -> list[Block]:
 
 async def new_run(journal: Journal, words: str = "Book a room", **more: Any) -> RunRow:
     run_id = more.pop("run_id", f"run_{ULID()}")
-    return await journal.create_run(NewRun(run_id, AGENT, text(words), FAR, **more))
+    limits = more.pop("limits", {"max_turns": 100})
+    return await journal.create_run(NewRun(run_id, AGENT, text(words), FAR, limits, **more))
 
 
 USAGE = Usage(100, 20, cost_micros=375)
@@ -51,8 +53,17 @@ def asks(*call_ids: str, arguments: dict[str, Json] | None = None) -> ModelCommi
     return ModelCommit(content, MODEL, "tool_calls", Usage(50, 5, cost_micros=100), calls, {"stop": "tool_calls"})
 
 
+def price(input_tokens: int, output_tokens: int) -> int:
+    """A micro-USD a token of input, five a token of output."""
+    return input_tokens + 5 * output_tokens
+
+
+ASK = Ask(1_000, 1_000, price)
+
+
 async def begin(journal: Journal, run_id: str, turn: int = 1, **more: Any) -> int:
     """Begin the model call of a turn; the attempt's number."""
+    more.setdefault("ask", ASK)
     begun = await journal.begin_model(run_id, f"model-{turn}", turn, model=MODEL, worker="w1", **more)
     assert begun.ended is None
     return begun.attempt

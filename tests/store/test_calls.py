@@ -9,9 +9,9 @@ import pytest
 from perdure.core.happenings import CallAsked
 from perdure.core.state import Failure, Outcome, Usage
 from perdure.store.journal import Journal
-from perdure.store.rows import Begun, Delta, ModelCommit, NotFound, ToolCommit
+from perdure.store.rows import Begun, Delta, ModelCommit, NewMessage, NotFound, ToolCommit
 from tests.store.conftest import Open
-from tests.store.runs import MODEL, USAGE, all_events, asks, begin, new_run, outbox, said, text, types
+from tests.store.runs import ASK, MODEL, USAGE, all_events, asks, begin, new_run, outbox, said, text, types
 
 BROKE = Failure("model_rate_limited", "slow down", retryable=True)
 
@@ -54,7 +54,7 @@ async def test_a_turn_with_a_tool_tells_its_whole_story_in_order(journal: Journa
 async def test_a_lost_model_call_is_aborted_in_the_stream_and_taken_up_by_the_next_worker(journal: Journal) -> None:
     run = await new_run(journal)
     await begin(journal, run.id)
-    again = await journal.begin_model(run.id, "model-1", 1, model=MODEL, worker="w2")
+    again = await journal.begin_model(run.id, "model-1", 1, model=MODEL, worker="w2", ask=ASK)
     assert (again.attempt, again.lost_attempt, again.ended) == (2, 1, None)
     assert (await journal.get_run(run.id)).recovering
     await journal.commit_model(run.id, "model-1", 2, said("Hello."))
@@ -70,7 +70,7 @@ async def test_an_answer_in_the_journal_is_handed_back_and_never_bought_again(jo
     commit = asks("call_1")
     row = await journal.commit_model(run.id, "model-1", await begin(journal, run.id), commit)
     before = await types(journal, run.id)
-    begun = await journal.begin_model(run.id, "model-1", 1, model=MODEL, worker="w2")
+    begun = await journal.begin_model(run.id, "model-1", 1, model=MODEL, worker="w2", ask=ASK)
     assert begun.ended == row
     assert row.outcome == commit.outcome
     assert await journal.commit_model(run.id, "model-1", 1, commit) == row
@@ -82,7 +82,7 @@ async def test_an_answer_in_the_journal_is_handed_back_and_never_bought_again(jo
 async def test_of_two_answers_the_first_counts_and_both_are_paid(journal: Journal, late: int) -> None:
     run = await new_run(journal)
     await begin(journal, run.id)
-    await journal.begin_model(run.id, "model-1", 1, model=MODEL, worker="w2")
+    await journal.begin_model(run.id, "model-1", 1, model=MODEL, worker="w2", ask=ASK)
     first = await journal.commit_model(run.id, "model-1", 3 - late, said("First."))
     for _ in range(2):  # and the late one may come twice
         assert await journal.commit_model(run.id, "model-1", late, said("Second.", Usage(7, 7, cost_micros=7))) == first
@@ -100,7 +100,7 @@ async def test_deltas_of_a_superseded_attempt_or_an_ended_call_are_dropped(journ
     await begin(journal, run.id)
     journal.live(Delta(run.id, "model-1", 1, "text.delta", "half "))
     await journal.flush_live(run.id, "model-1")
-    await journal.begin_model(run.id, "model-1", 1, model=MODEL, worker="w2")
+    await journal.begin_model(run.id, "model-1", 1, model=MODEL, worker="w2", ask=ASK)
     journal.live(Delta(run.id, "model-1", 1, "text.delta", "of a ghost"))
     journal.live(Delta(run.id, "model-1", 2, "text.delta", "whole"))
     await journal.flush_live(run.id, "model-1")
@@ -144,13 +144,15 @@ async def test_the_first_piece_of_text_is_there_at_once(journal: Journal) -> Non
 
 async def test_a_failed_attempt_says_when_the_next_comes(journal: Journal) -> None:
     run = await new_run(journal)
-    await journal.fail_model_attempt(run.id, "model-1", await begin(journal, run.id), BROKE, retry_in_seconds=2.5)
-    await journal.fail_model_attempt(run.id, "model-1", 1, BROKE, retry_in_seconds=2.5)
+    await journal.fail_model_attempt(
+        run.id, "model-1", await begin(journal, run.id), BROKE, retry_in_seconds=2.5, billed=True
+    )
+    await journal.fail_model_attempt(run.id, "model-1", 1, BROKE, retry_in_seconds=2.5, billed=True)
     assert (await types(journal, run.id))[-2:] == ["model.aborted", "model.retrying"]
-    again = await journal.begin_model(run.id, "model-1", 1, model=MODEL, worker="w")
+    again = await journal.begin_model(run.id, "model-1", 1, model=MODEL, worker="w", ask=ASK)
     assert (again.attempt, again.lost_attempt) == (2, None)
-    await journal.fail_model_attempt(run.id, "model-1", 2, BROKE, retry_in_seconds=None)
-    begun = await journal.begin_model(run.id, "model-1", 1, model=MODEL, worker="w")
+    await journal.fail_model_attempt(run.id, "model-1", 2, BROKE, retry_in_seconds=None, billed=True)
+    begun = await journal.begin_model(run.id, "model-1", 1, model=MODEL, worker="w", ask=ASK)
     assert begun.ended is not None
     assert (begun.ended.status, begun.ended.error) == ("failed", BROKE)
 
@@ -239,17 +241,17 @@ async def test_a_call_can_be_answered_without_having_been_started(
 async def test_a_clients_message_is_applied_once_or_handed_back(journal: Journal) -> None:
     run = await new_run(journal)
     for message in ("msg_a", "msg_a", "msg_b", "msg_c", "msg_d"):
-        await journal.accept_message(run.id, message, text(message), "enqueue")
-    await journal.return_message(run.id, "msg_c", "withdrawn")
-    await begin(journal, run.id, apply=["msg_b", "msg_a", "msg_c", "msg_none"])
-    await journal.begin_model(run.id, "model-1", 1, model=MODEL, worker="w", apply=["msg_b", "msg_a"])
-    await journal.return_message(run.id, "msg_a", "too late")
+        await journal.accept_message(run.id, NewMessage(message, text(message), "enqueue"))
+    await journal.withdraw_message(run.id, "msg_c")
+    await begin(journal, run.id, apply=((1, 3), (9, 9)))
+    await journal.begin_model(run.id, "model-1", 1, model=MODEL, worker="w", ask=ASK, apply=((1, 3),))
+    assert (await journal.withdraw_message(run.id, "msg_a")).status == "applied"
     await journal.record(run.id, "finish", [], Outcome("completed", "end"))
     messages = await journal.list_messages(run.session_id)
-    assert [message["id"] for message in messages[1:]] == ["msg_b", "msg_a"]
+    assert [message["id"] for message in messages[1:]] == ["msg_a", "msg_b"]
     events = await all_events(journal, run.id)
     assert [e.message_id for e in events if e.type == "inbox.accepted"] == ["msg_a", "msg_b", "msg_c", "msg_d"]
-    assert [e.message_id for e in events if e.type == "inbox.applied"] == ["msg_b", "msg_a"]
+    assert [e.message_id for e in events if e.type == "inbox.applied"] == ["msg_a", "msg_b"]
     assert [e.message_id for e in events if e.type == "inbox.returned"] == ["msg_c", "msg_d"]
 
 

@@ -17,6 +17,7 @@ from perdure.store.rows import (
     KeyInProgress,
     KeyReused,
     NameTaken,
+    NewMessage,
     NotFound,
     RunOver,
     SessionBusy,
@@ -25,7 +26,7 @@ from perdure.store.rows import (
 from perdure.store.schema import idempotency_keys
 from perdure.store.sql import SqlJournal
 from tests.store.conftest import Open
-from tests.store.runs import AGENT, FAR, all_events, asks, begin, new_run, outbox, said, text, types
+from tests.store.runs import AGENT, ASK, FAR, all_events, asks, begin, new_run, outbox, said, text, types
 
 
 async def test_a_new_run_is_queued_with_its_first_message(journal: Journal) -> None:
@@ -87,15 +88,15 @@ async def test_a_run_that_is_over_takes_nothing_more(journal: Journal) -> None:
     failure = Failure("model_error", "the vendor said no")
     await journal.record(run.id, "finish", [outbox()], Outcome("failed", "model_error", failure))
     before = await types(journal, run.id)
-    assert before[-2:] == ["log", "run.failed"]
+    assert before[-4:] == ["log", "message.added", "tool.failed", "run.failed"]
     for write in (
-        journal.begin_model(run.id, "model-2", 2, model="m", worker="w"),
+        journal.begin_model(run.id, "model-2", 2, model="m", worker="w", ask=ASK),
         journal.commit_model(run.id, "model-1", 2, said("late")),
-        journal.fail_model_attempt(run.id, "model-1", 1, failure, retry_in_seconds=None),
+        journal.fail_model_attempt(run.id, "model-1", 1, failure, retry_in_seconds=None, billed=True),
         journal.begin_tool(run.id, "call_1", worker="w", may_repeat=True),
         journal.record(run.id, "record-9", [outbox()], None),
         journal.record(run.id, "other", [], Outcome("completed", "end")),
-        journal.accept_message(run.id, "msg_x", text("hello"), "steer"),
+        journal.accept_message(run.id, NewMessage("msg_x", text("hello"), "steer")),
         journal.force_cancel(run.id, "again"),
         journal.update_run(run.id, labels={}, metadata=None),
     ):
@@ -118,7 +119,7 @@ async def test_the_end_may_be_recorded_again_by_whoever_did_not_hear_that_it_was
 
 async def test_force_cancel_ends_a_run_that_nobody_works_on(journal: Journal) -> None:
     run = await new_run(journal)
-    await journal.accept_message(run.id, "msg_1", text("hurry"), "steer")
+    await journal.accept_message(run.id, NewMessage("msg_1", text("hurry"), "steer"))
     cancelled = await journal.force_cancel(run.id, "no worker")
     assert (cancelled.status, cancelled.stop_reason) == ("cancelled", "no worker")
     assert (await types(journal, run.id))[-2:] == ["inbox.returned", "run.cancelled"]

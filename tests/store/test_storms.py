@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from perdure.core.state import Outcome
 from perdure.store.journal import Journal
 from perdure.store.notify import Followers, SocketNotifier, socket_folder
-from perdure.store.rows import Delta, NotFound, RunOver, ToolCommit
+from perdure.store.rows import Delta, NewMessage, NotFound, RunOver, ToolCommit
 from perdure.store.sql import open_journal
 from tests.store.conftest import Open
-from tests.store.runs import MODEL, all_events, asks, begin, new_run, outbox, types
+from tests.store.runs import ASK, MODEL, all_events, asks, begin, new_run, outbox, types
 
 
 async def start_writer(sql_url: str, blobs: Path, run_id: str, name: str, count: int) -> asyncio.subprocess.Process:
@@ -163,7 +163,9 @@ def test_whatever_happens_every_replay_tells_the_same_story(tmp_path: Path, acti
                     case "live":
                         journal.live(Delta(run.id, "model-1", a, "text.delta", b))
                     case "begin_model":
-                        await journal.begin_model(run.id, "model-1", 1, model=MODEL, worker="w", apply=["msg_0"])
+                        await journal.begin_model(
+                            run.id, "model-1", 1, model=MODEL, worker="w", ask=ASK, apply=((1, 2),)
+                        )
                     case "commit_model":
                         await journal.flush_live(run.id, "model-1")
                         await journal.commit_model(run.id, "model-1", a, asks("call_1"))
@@ -172,7 +174,7 @@ def test_whatever_happens_every_replay_tells_the_same_story(tmp_path: Path, acti
                     case "commit_tool":
                         await journal.commit_tool(run.id, "call_1", ToolCommit("completed", "done"))
                     case "message":
-                        await journal.accept_message(run.id, f"msg_{a}", [], "steer")
+                        await journal.accept_message(run.id, NewMessage(f"msg_{a}", [], "steer"))
                     case "end":
                         await journal.record(run.id, "finish", [], Outcome("completed", "end"))
             except (RunOver, NotFound):

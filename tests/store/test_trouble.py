@@ -136,7 +136,7 @@ async def test_a_cancelled_writer_leaves_all_or_nothing_and_the_journal_usable(j
 async def test_odd_text_comes_back_the_same_from_both_databases(journal: Journal, open_another: Open) -> None:
     blocks: list[Block] = [{"type": "text", "text": ODD}]
     run = await journal.create_run(
-        NewRun("run_odd", {**AGENT, "instructions": ODD}, blocks, FAR, labels={"l": ODD}, metadata={ODD: [ODD]})
+        NewRun("run_odd", {**AGENT, "instructions": ODD}, blocks, FAR, {}, labels={"l": ODD}, metadata={ODD: [ODD]})
     )
     assert (run.input, run.definition["instructions"], run.metadata) == (blocks, ODD, {ODD: [ODD]})
     attempt = await begin(journal, run.id, outbox=[outbox(words=ODD)])

@@ -72,8 +72,11 @@ def upgrade() -> None:
         sa.Column("session_no", sa.BigInteger(), nullable=False),
         sa.Column("agent_id", sa.Text(), nullable=True),
         sa.Column("agent_version", sa.Integer(), nullable=True),
+        sa.Column("agent_name", sa.Text(), nullable=False),
         sa.Column("definition", sa.Text(), nullable=False),
+        sa.Column("requested_by", sa.Text(), nullable=True),
         sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("status_reason", sa.Text(), nullable=True),
         sa.Column("stop_reason", sa.Text(), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("input_number", sa.Integer(), nullable=False),
@@ -89,6 +92,20 @@ def upgrade() -> None:
         sa.Column("cost_micros", sa.BigInteger(), nullable=False),
         sa.Column("unpriced_calls", sa.Integer(), nullable=False),
         sa.Column("turns", sa.Integer(), nullable=False),
+        sa.Column("limits", sa.Text(), nullable=False),
+        sa.Column("budget", sa.Text(), nullable=True),
+        sa.Column("spent_micros", sa.BigInteger(), nullable=False),
+        sa.Column("spent_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("spent_output_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("reserved_micros", sa.BigInteger(), nullable=False),
+        sa.Column("reserved_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("reserved_output_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("last_entry", sa.Integer(), nullable=False),
+        sa.Column("last_order", sa.Integer(), nullable=False),
+        sa.Column("open_asks", sa.Integer(), nullable=False),
+        sa.Column("waiting_messages", sa.Integer(), nullable=False),
+        sa.Column("exact_tokens", sa.BigInteger(), nullable=True),
+        sa.Column("exact_number", sa.Integer(), nullable=False),
         sa.Column("recovering", sa.Integer(), nullable=False),
         sa.Column("workflow_started", sa.Boolean(), nullable=False),
         sa.Column("last_progress_ms", sa.BigInteger(), nullable=False),
@@ -131,6 +148,9 @@ def upgrade() -> None:
         sa.Column("ended_attempt", sa.Integer(), nullable=True),
         sa.Column("asked_number", sa.Integer(), nullable=True),
         sa.Column("asked_index", sa.Integer(), nullable=True),
+        sa.Column("args_sha256", sa.Text(), nullable=True),
+        sa.Column("arguments", sa.Text(), nullable=True),
+        sa.Column("reserved", sa.Text(), nullable=True),
         sa.Column("usage", sa.Text(), nullable=True),
         sa.Column("message_number", sa.Integer(), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
@@ -174,6 +194,7 @@ def upgrade() -> None:
         "inbox",
         sa.Column("no", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("run_no", sa.BigInteger(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
         sa.Column("message_id", sa.Text(), nullable=False),
         sa.Column("content", sa.Text(), nullable=False),
         sa.Column("delivery", sa.Text(), nullable=False),
@@ -182,6 +203,101 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["run_no"], ["runs.no"], name=op.f("fk_inbox_run_no")),
         sa.PrimaryKeyConstraint("no", name=op.f("pk_inbox")),
         sa.UniqueConstraint("run_no", "message_id", name=op.f("uq_inbox_run_no")),
+    )
+    op.create_index("uq_inbox_number", "inbox", ["run_no", "number"], unique=True)
+    op.create_table(
+        "orders",
+        sa.Column("run_no", sa.BigInteger(), nullable=False),
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("verb", sa.Text(), nullable=False),
+        sa.Column("body", sa.Text(), nullable=True),
+        sa.Column("at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("delivered_ms", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(["run_no"], ["runs.no"], name=op.f("fk_orders_run_no")),
+        sa.PrimaryKeyConstraint("run_no", "number", name=op.f("pk_orders")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index(
+        "ix_orders_waiting",
+        "orders",
+        ["run_no", "number"],
+        unique=False,
+        sqlite_where=sa.text("delivered_ms IS NULL"),
+        postgresql_where=sa.text("delivered_ms IS NULL"),
+    )
+    op.create_table(
+        "asks",
+        sa.Column("no", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("project_id", sa.Text(), nullable=False),
+        sa.Column("run_no", sa.BigInteger(), nullable=False),
+        sa.Column("session_no", sa.BigInteger(), nullable=False),
+        sa.Column("type", sa.Text(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("call_id", sa.Text(), nullable=False),
+        sa.Column("tool", sa.Text(), nullable=False),
+        sa.Column("args_sha256", sa.Text(), nullable=False),
+        sa.Column("rule", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("terms", sa.Text(), nullable=False),
+        sa.Column("client_seconds", sa.Float(), nullable=True),
+        sa.Column("questions", sa.Text(), nullable=True),
+        sa.Column("answers", sa.Text(), nullable=True),
+        sa.Column("votes", sa.Text(), nullable=True),
+        sa.Column("decision", sa.Text(), nullable=True),
+        sa.Column("decided_by", sa.Text(), nullable=True),
+        sa.Column("message", sa.Text(), nullable=True),
+        sa.Column("edited", sa.Boolean(), nullable=False),
+        sa.Column("scope", sa.Text(), nullable=False),
+        sa.Column("escalated", sa.Boolean(), nullable=False),
+        sa.Column("settled_by", sa.Text(), nullable=True),
+        sa.Column("asked_ms", sa.BigInteger(), nullable=False),
+        sa.Column("expires_ms", sa.BigInteger(), nullable=False),
+        sa.Column("ended_ms", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(["run_no"], ["runs.no"], name=op.f("fk_asks_run_no")),
+        sa.ForeignKeyConstraint(["session_no"], ["sessions.no"], name=op.f("fk_asks_session_no")),
+        sa.PrimaryKeyConstraint("no", name=op.f("pk_asks")),
+        sa.UniqueConstraint("id", name=op.f("uq_asks_id")),
+    )
+    op.create_index("ix_asks_call", "asks", ["run_no", "call_id"], unique=False)
+    op.create_index("ix_asks_project_id", "asks", ["project_id", "status", "no"], unique=False)
+    op.create_index("ix_asks_standing", "asks", ["session_no", "args_sha256"], unique=False)
+    op.create_table(
+        "ledger",
+        sa.Column("run_no", sa.BigInteger(), nullable=False),
+        sa.Column("entry", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=True),
+        sa.Column("attempt", sa.Integer(), nullable=True),
+        sa.Column("model", sa.Text(), nullable=True),
+        sa.Column("cost_micros", sa.BigInteger(), nullable=False),
+        sa.Column("tokens", sa.BigInteger(), nullable=False),
+        sa.Column("output_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("spent_micros", sa.BigInteger(), nullable=False),
+        sa.Column("spent_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("spent_output_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("reserved_micros", sa.BigInteger(), nullable=False),
+        sa.Column("reserved_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("reserved_output_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("assumed", sa.Boolean(), nullable=False),
+        sa.Column("overrun", sa.Boolean(), nullable=False),
+        sa.Column("limits", sa.Text(), nullable=True),
+        sa.Column("unpriced", sa.Integer(), nullable=True),
+        sa.Column("assumed_micros", sa.BigInteger(), nullable=True),
+        sa.Column("cache_read_tokens", sa.BigInteger(), nullable=True),
+        sa.Column("bound_tokens", sa.BigInteger(), nullable=True),
+        sa.Column("at_ms", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["run_no"], ["runs.no"], name=op.f("fk_ledger_run_no")),
+        sa.PrimaryKeyConstraint("run_no", "entry", name=op.f("pk_ledger")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index(
+        "ix_ledger_used",
+        "ledger",
+        ["at_ms"],
+        unique=False,
+        sqlite_where=sa.text("unpriced IS NOT NULL"),
+        postgresql_where=sa.text("unpriced IS NOT NULL"),
     )
     op.create_table(
         "messages",
@@ -218,6 +334,25 @@ def downgrade() -> None:
     op.drop_index("ix_run_labels_name", table_name="run_labels")
     op.drop_table("run_labels")
     op.drop_table("messages")
+    op.drop_index(
+        "ix_ledger_used",
+        table_name="ledger",
+        sqlite_where=sa.text("unpriced IS NOT NULL"),
+        postgresql_where=sa.text("unpriced IS NOT NULL"),
+    )
+    op.drop_table("ledger")
+    op.drop_index("ix_asks_standing", table_name="asks")
+    op.drop_index("ix_asks_project_id", table_name="asks")
+    op.drop_index("ix_asks_call", table_name="asks")
+    op.drop_table("asks")
+    op.drop_index(
+        "ix_orders_waiting",
+        table_name="orders",
+        sqlite_where=sa.text("delivered_ms IS NULL"),
+        postgresql_where=sa.text("delivered_ms IS NULL"),
+    )
+    op.drop_table("orders")
+    op.drop_index("uq_inbox_number", table_name="inbox")
     op.drop_table("inbox")
     op.drop_index(
         "uq_events_key",
