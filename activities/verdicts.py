@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from perdure.contract import Block, ToolCallBlock, ToolDescription
 from perdure.core.happenings import CallAsked
 from perdure.core.judge import denied, judge, repeated
 from perdure.core.policy import ApprovalTerms, Ruling, with_decision
 from perdure.core.state import Json
-from perdure.store.journal import Journal
 from perdure.store.rows import AskRow, CallRow, NewAsk, RulingShown, RunRow
 from perdure.tools.arguments import args_sha256
 from perdure.tools.builtin.ask_user import asked_questions, asked_seconds
@@ -21,6 +21,14 @@ from perdure.tools.policy import RunPolicy, policy_of, ruling
 from perdure.tools.port import Tool, ToolBox
 
 _REASON_CHARS_MAX = 1_000  # in the event; the model's own answer has the whole
+
+
+class Precedents(Protocol):
+    """What the journal alone knows of earlier calls; its promises are in ``perdure.store.journal``."""
+
+    async def standing_decision(self, run_id: str, tool: str, args_sha256: str) -> AskRow | None: ...
+
+    async def failures_in_a_row(self, run_id: str, tool: str, args_sha256: str) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +43,7 @@ class Verdict:
 
 
 async def verdicts(
-    journal: Journal, toolbox: ToolBox, run: RunRow, blocks: Sequence[Block], now_ms: int
+    journal: Precedents, toolbox: ToolBox, run: RunRow, blocks: Sequence[Block], now_ms: int
 ) -> list[Verdict]:
     """One for each tool_call among ``blocks``, in their order. ``toolbox`` is this worker's, or
     the run's own. The journal is asked for what it alone knows, and only where it
@@ -45,7 +53,7 @@ async def verdicts(
     return [await court.verdict(block) for block in blocks if block["type"] == "tool_call"]
 
 
-async def refusal_words(journal: Journal, toolbox: ToolBox, run: RunRow, call: CallRow, code: str) -> str | None:
+async def refusal_words(journal: Precedents, toolbox: ToolBox, run: RunRow, call: CallRow, code: str) -> str | None:
     """The words of a verdict that refused ``call`` under ``code``, found again; None when the code is none of the
     judge's, or when what led to it is no longer to be found."""
     court = _Court(journal, run_toolbox(toolbox, run.definition), run, policy_of(run.definition), 0)
@@ -91,7 +99,7 @@ def without_words(asked: CallAsked) -> CallAsked:
 class _Court:
     """Where the calls of one answer are judged."""
 
-    journal: Journal
+    journal: Precedents
     toolbox: RunToolBox
     run: RunRow
     policy: RunPolicy

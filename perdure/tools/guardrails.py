@@ -58,7 +58,7 @@ _DESTRUCTIVE: tuple[tuple[str, str], ...] = (
     ("is a fork bomb", r"[\w:.]+\s*\(\s*\)\s*\{\s*[\w:.]+\s*\|\s*[\w:.]+\s*&\s*\}\s*;\s*[\w:.]+"),
     (
         "changes permissions or owners of everything",
-        _COMMAND + r"(?:chmod|chown|chgrp)\s+(?:-\S+\s+)*(?:-\w*R\w*|--recursive)\s+(?:-\S+\s+)*\S+\s+" + _EVERYTHING,
+        _COMMAND + r"(?:chmod|chown|chgrp)\s+" + _ARGUMENTS + r"(?:-\w*R\w*|--recursive)\s+" + _ARGUMENTS + _EVERYTHING,
     ),
     ("overwrites accounts or mounts of the system", r">\s*/etc/(?:passwd|shadow|group|sudoers|fstab)\b"),
     ("runs what it downloads, unseen", r"(?m)\b(?:curl|wget)\s[^\n]*[^|\n]\|\s*" + _SHELL),
@@ -105,7 +105,7 @@ _DESTRUCTIVE: tuple[tuple[str, str], ...] = (
         + r"(?:shutdown\s+(?:-\S+|now|\+\d+|\d\d:\d\d)|(?:reboot|poweroff)(?:\s+(?:-\S+|now))*\s*(?:$|[;&|)}`\"'])"
         r"|halt\s+-\S+|(?:tel)?init\s+[06]\b|systemctl\s+(?:-\S+\s+)*(?:poweroff|reboot|halt|kexec)\b)",
     ),
-    ("kills every process", _COMMAND + r"kill(?:\s+-\w+)*\s+(?:--\s+)?-1" + _END),
+    ("kills every process", _COMMAND + r"kill\s+(?:-\w+\s+)+(?:--\s+)?-1\s*(?:$|[;&|)}`\"'])"),
     (
         "deletes or formats a Windows drive",
         r"(?i)\b(?:rd|rmdir|del|erase)\s+(?:/\w\s+)*/s\s+(?:/\w\s+)*[\"']?[a-z]:[\\/]?\*?(?:\s|$|[\"'&|])"
@@ -118,30 +118,38 @@ _DESTRUCTIVE: tuple[tuple[str, str], ...] = (
     ),
 )
 
+# Written out, for \b knows all of Unicode and would leave the fast path of the engine at the first accent.
+_FROM = r"(?:^|[^A-Za-z0-9_])"
+_TO = r"(?:[^A-Za-z0-9_]|$)"
+
 _SECRETS: tuple[tuple[str, str], ...] = (
     (
         "a private key",
         r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?:\s|\\[nr])*"
         r"(?:[A-Za-z-]+: [^\n\\]*(?:\s|\\[nr])+)*[A-Za-z0-9+/]{16}",
     ),
-    ("an AWS access key", r"\b(?:AKIA|ASIA)[A-Z2-7]{16}\b"),
+    ("an AWS access key", _FROM + r"(?:AKIA|ASIA)[A-Z2-7]{16}" + _TO),
     (
         "an AWS secret key",
-        r"(?i)\baws_?(?:secret_?access_?key|secret_?key|secret)\b[\"']?\s*[=:]\s*[\"']?[A-Za-z0-9/+]{40}(?:[^A-Za-z0-9/+=]|$)",
+        r"(?i)aws_?(?:secret_?access_?key|secret_?key|secret)[\"']?\s*[=:]\s*[\"']?[A-Za-z0-9/+]{40}(?:[^A-Za-z0-9/+=]|$)",
     ),
-    ("a GitHub token", r"\b(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59})"),
-    ("a GitLab token", r"\bglpat-[A-Za-z0-9_-]{20}"),
-    ("an Anthropic key", r"\bsk-ant-[a-z]+\d{2}-[A-Za-z0-9_-]{80}"),
+    ("a GitHub token", _FROM + r"(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59})"),
+    ("a GitLab token", _FROM + r"glpat-[A-Za-z0-9_-]{20}"),
+    ("an Anthropic key", _FROM + r"sk-ant-[a-z]+[0-9]{2}-[A-Za-z0-9_-]{80}"),
     (
         "an OpenAI key",
-        r"\bsk-(?:(?:proj|svcacct|admin)-[A-Za-z0-9_-]{40}|[A-Za-z0-9]{48}\b|[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20}\b)",
+        _FROM + r"sk-(?:(?:proj|svcacct|admin)-[A-Za-z0-9_-]{40}"
+        r"|(?:[A-Za-z0-9]{48}|[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20})" + _TO + r")",
     ),
-    ("a Slack token", r"\bxox[abeoprs]-(?:\d+-)*[A-Za-z0-9-]{20}|\bxapp-\d-[A-Z0-9]+-\d+-[a-f0-9]{32}"),
-    ("a Slack webhook", r"\bhooks\.slack\.com/services/T[A-Z0-9]{6,}/B[A-Z0-9]{6,}/[A-Za-z0-9]{20}"),
-    ("a Stripe key", r"\b(?:[sr]k_live_[A-Za-z0-9]{16}|whsec_[A-Za-z0-9+/]{32})"),
-    ("a Google key", r"\bAIza[A-Za-z0-9_-]{35}(?:[^A-Za-z0-9_-]|$)"),
-    ("a Hugging Face token", r"\bhf_[A-Za-z]{34}\b"),
-    ("a package registry's token", r"\b(?:npm_[A-Za-z0-9]{36}\b|pypi-AgE[A-Za-z0-9_-]{50})"),
+    (
+        "a Slack token",
+        _FROM + r"(?:xox[abeoprs]-(?:[0-9]+-)*[A-Za-z0-9-]{20}|xapp-[0-9]-[A-Z0-9]+-[0-9]+-[a-f0-9]{32})",
+    ),
+    ("a Slack webhook", r"hooks\.slack\.com/services/T[A-Z0-9]{6,}/B[A-Z0-9]{6,}/[A-Za-z0-9]{20}"),
+    ("a Stripe key", _FROM + r"(?:[sr]k_live_[A-Za-z0-9]{16}|whsec_[A-Za-z0-9+/]{32})"),
+    ("a Google key", _FROM + r"AIza[A-Za-z0-9_-]{35}(?:[^A-Za-z0-9_-]|$)"),
+    ("a Hugging Face token", _FROM + r"hf_[A-Za-z]{34}" + _TO),
+    ("a package registry's token", _FROM + r"(?:npm_[A-Za-z0-9]{36}" + _TO + r"|pypi-AgE[A-Za-z0-9_-]{50})"),
 )
 
 
