@@ -184,13 +184,9 @@ class ModelCaller:
             lambda: verdicts(self.journal, self.transcripts.toolbox(run, self.toolbox), run, blocks, _now_ms())
         )
         usage = self._priced(model, answer.usage)
-        happening = ModelResponded(
-            order.key,
-            answer.stop,
-            usage,
-            tuple(without_words(one.asked) for one in judged),
-            grant.clamped_by if answer.stop == "max_output_tokens" else "",
-        )
+        limit = grant.clamped_by if answer.stop == "max_output_tokens" and not order.wrap_up else ""
+        calls = tuple(without_words(one.asked) for one in judged)
+        happening = ModelResponded(order.key, answer.stop, usage, calls, limit)
         commit = ModelCommit(
             content=content,
             producer=model,
@@ -201,6 +197,7 @@ class ModelCaller:
             hashes=[one.args_sha256 for one in judged],
             rulings=[one.ruling for one in judged],
             asks=[one.ask for one in judged if one.ask],
+            limit=limit,
             vendor_id=answer.vendor_id,
             first_token_ms=partial.first_token_ms,
         )

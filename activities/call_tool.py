@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-from perdure.tools.policy import policies_of, withheld
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
@@ -21,9 +20,10 @@ from activities.transcripts import Transcripts
 from activities.verdicts import unknown_outcome
 from perdure.contract import CALL_TOOL, TOOL_PARKED, CallToolInput
 from perdure.core.happenings import ToolAnswered
-from perdure.core.state import Failure
+from perdure.core.state import Failure, Json
 from perdure.store.journal import Journal
 from perdure.store.rows import Begun, CallRow, RunRow, ToolCommit
+from perdure.tools.policy import policy_of, withheld, withheld_words
 from perdure.tools.port import Tool, ToolBox, ToolCallContext, ToolTrouble
 from perdure.tools.spool import preview
 
@@ -58,9 +58,7 @@ class ToolCaller:
             run = await self.transcripts.run(order.run_id)
             commit = await self._answer(order, run, call, begun)
             if commit.status == "unknown" and order.asks_about_unknown:
-                raise await finished(filed(lambda: self._parked(order, run, call, begun.attempt)))
-            if commit.status == "completed":
-                commit = self._as_policy_wants(order, run, call, commit)
+                raise await finished(filed(lambda: self._parked(order, call, begun.attempt)))
             self.reached("tool.after_effect", call.name)
             ended = await finished(filed(lambda: self.journal.commit_tool(order.run_id, order.call_id, commit)))
             self.reached("tool.committed", call.name)
@@ -96,10 +94,11 @@ class ToolCaller:
         except asyncio.CancelledError:
             await finished(self._cut_short(order, begun.attempt))
             raise
-        return await self._result(text)
+        if denial := withheld(policy_of(run.definition), tool.description, text, _arguments(call)):
+            return ToolCommit("failed", withheld_words(denial), "tool_denied")
+        return _nudged(order, call, await self._result(text))
 
     async def _run(self, order: CallToolInput, run: RunRow, call: CallRow, tool: Tool, attempt: int) -> str:
-        arguments = call.arguments if isinstance(call.arguments, dict) else {}
         context = ToolCallContext(
             run_id=order.run_id,
             session_id=run.session_id,
@@ -110,7 +109,7 @@ class ToolCaller:
             blobs=self.transcripts.blobs(run.session_id),
         )
         async with asyncio.timeout(order.timeout_seconds):
-            return await tool.run(arguments, context)
+            return await tool.run(_arguments(call), context)
 
     async def _result(self, text: str) -> ToolCommit:
         """Spool what is large: the model gets a preview and reads on."""
@@ -126,19 +125,9 @@ class ToolCaller:
         blob = await filed(lambda: self.journal.put_blob(body, "text/plain; charset=utf-8"))
         return ToolCommit("completed", preview(text, blob, len(body)), blob=blob, bytes=len(body))
 
-    def _as_policy_wants(self, order: CallToolInput, run: RunRow, call: CallRow, commit: ToolCommit) -> ToolCommit:
-        """A guardrail may withhold a result; a tool over its own budget says so in it."""
-        if ruling := withheld(policies_of(run.definition), call.name, commit.text):
-            words = f"The result is withheld by policy ({ruling.rule}): {ruling.reason or 'no reason given'}"
-            return ToolCommit("failed", words, "tool_denied")
-        if not order.over:
-            return commit
-        nudge = f"[Perdure] {call.name} is {order.over} over its budget of calls in this run. Do without it if you can."
-        return replace(commit, text=f"{commit.text}\n\n{nudge}")
-
-    async def _parked(self, order: CallToolInput, run: RunRow, call: CallRow, attempt: int) -> ApplicationError:
+    async def _parked(self, order: CallToolInput, call: CallRow, attempt: int) -> ApplicationError:
         """Nobody knows what became of the call, and the policy wants a person to say."""
-        ask = unknown_outcome(run.definition, call, time.time_ns() // 1_000_000)
+        ask = unknown_outcome(call, time.time_ns() // 1_000_000)
         row = await self.journal.park_tool(order.run_id, order.call_id, attempt, ask)
         return ApplicationError("a person decides", row.expires_ms, type=TOOL_PARKED, non_retryable=True)
 
@@ -172,6 +161,18 @@ class ToolCaller:
                 Failure("worker_stopping", "the worker is stopping", True, order.call_id, attempt),
                 retry_in_seconds=0.0,
             )
+
+
+def _arguments(call: CallRow) -> dict[str, Json]:
+    return call.arguments if isinstance(call.arguments, dict) else {}
+
+
+def _nudged(order: CallToolInput, call: CallRow, commit: ToolCommit) -> ToolCommit:
+    """A tool that is over its own budget says so in its result."""
+    if not order.over or commit.status != "completed":
+        return commit
+    words = f"[Perdure] {call.name} is {order.over} over its budget of calls in this run. Do without it if you can."
+    return replace(commit, text=f"{commit.text}\n\n{words}")
 
 
 def _report(order: CallToolInput, call: CallRow) -> ToolAnswered:

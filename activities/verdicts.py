@@ -4,13 +4,13 @@ a verdict's code only: the words may quote the arguments, and content stays out 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from perdure.contract import Block, ToolCallBlock, ToolDescription
 from perdure.core.happenings import CallAsked
-from perdure.core.judge import denied, judge, repeated
+from perdure.core.judge import judge
 from perdure.core.policy import ApprovalTerms, Ruling, with_decision
 from perdure.core.state import Json
 from perdure.store.rows import AskRow, CallRow, NewAsk, RulingShown, RunRow
@@ -53,24 +53,6 @@ async def verdicts(
     return [await court.verdict(block) for block in blocks if block["type"] == "tool_call"]
 
 
-async def refusal_words(journal: Precedents, toolbox: ToolBox, run: RunRow, call: CallRow, code: str) -> str | None:
-    """The words of a verdict that refused ``call`` under ``code``, found again; None when the code is none of the
-    judge's, or when what led to it is no longer to be found."""
-    court = _Court(journal, run_toolbox(toolbox, run.definition), run, policy_of(run.definition), 0)
-    match code:
-        case "unknown_tool" | "invalid_arguments":
-            asked = judge(call.key, call.name, court.known, court.problem(call.name, call.arguments))
-            return asked.refusal
-        case "repeated_failure":
-            failures = await journal.failures_in_a_row(run.id, call.name, args_sha256(call.arguments))
-            return repeated(max(failures, court.policy.repeat_failures_max))
-        case "tool_denied":
-            found = await court.ruling(call.name, call.arguments)
-            return denied(found) if found.action == "deny" else None
-        case _:
-            return None
-
-
 def unknown_outcome(call: CallRow, now_ms: int) -> NewAsk:
     """What a person is asked when nobody knows whether ``call`` took effect. When nobody says, the model is told."""
     terms = ApprovalTerms()
@@ -84,11 +66,6 @@ def unknown_outcome(call: CallRow, now_ms: int) -> NewAsk:
         reason=f"{call.name} was started and its worker was lost: nobody knows whether it took effect",
         terms=terms,
     )
-
-
-def verdict(toolbox: ToolBox, known: Collection[str], call_id: str, name: str, arguments: Json) -> CallAsked:
-    """Without a policy: whether the tool is known and its arguments fit. ``verdicts`` says more."""
-    return judge(call_id, name, known=known, problem=_problem(toolbox.get(name), arguments))
 
 
 def without_words(asked: CallAsked) -> CallAsked:

@@ -34,7 +34,7 @@ def answer_call(run: RunTransaction, call: Call, commit: ToolCommit, *, by: str 
         code, attempts = commit.code or "tool_error", call.row["attempts"]
         failure = Failure(code, say.preview(commit.text), call_id=call.key, attempts=attempts)
         error = dump(say.failure_data(failure))
-    call.end(attempt, commit.status, message_number=number, error=error)
+    call.end(attempt, commit.status, message_number=number, error=error, outcome=dump({"bytes": size}))
     shown = call.shown()
     run.append(say.tool_ended(shown, attempt, commit, size, by))
     call.recovered(attempt or 0)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from perdure.contract import Block, ToolCallBlock
 from perdure.core.budget import Ask, Grant, Reached
-from perdure.core.happenings import Order
+from perdure.core.happenings import CallAsked, Order
 from perdure.core.keys import is_wrap_up_key
 from perdure.core.numbers import Numbers
 from perdure.core.state import Failure, OutboxEvent, Usage
@@ -176,7 +176,7 @@ def _ask(run: RunTransaction, turn: int, number: int, commit: ModelCommit) -> No
     rows = [
         {
             "key": plain(asked.call_id), "kind": "tool", "name": plain(asked.tool), "turn": turn,
-            "asked_number": number, "asked_index": index, "args_sha256": sha256,
+            "asked_number": number, "asked_index": index, "args_sha256": sha256, "error": _words(asked),
         }
         for index, (asked, sha256) in enumerate(zip(commit.calls, hashes, strict=True))
     ]  # fmt: skip
@@ -186,6 +186,13 @@ def _ask(run: RunTransaction, turn: int, number: int, commit: ModelCommit) -> No
     places = {asked.call_id: index for index, asked in enumerate(commit.calls)}
     for new in commit.asks:
         ask(run, new, arguments_in(commit.content, places[new.call_id]))
+
+
+def _words(asked: CallAsked) -> str | None:
+    """Why a call must not run: filed with it, for they never go through Temporal."""
+    if asked.refusal is None:
+        return None
+    return dump(say.failure_data(Failure(asked.refusal_code, asked.refusal, call_id=asked.call_id)))
 
 
 def _pay_second(run: RunTransaction, call: Call, attempt: int, usage: Usage) -> None:

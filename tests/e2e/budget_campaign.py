@@ -105,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
             stack.stop()
             temporal.stop()
     print(
-        f"seed {given.seed}: {found.runs} runs, {found.kills} kills, {found.lines} ledger lines, {found.assumed} assumed, "
+        f"seed {given.seed}: {found.runs} runs, {found.kills} kills, {found.lines} lines, {found.assumed} assumed, "
         f"{dict(found.outcomes)}, {len(found.violations)} violations, {time.monotonic() - started:.0f} s"
     )
     print("\n".join(found.violations))
