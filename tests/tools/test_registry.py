@@ -13,7 +13,8 @@ from perdure.tools.registry import ToolModuleError, UnknownTool, build_toolbox
 from tests.tools.calls import a_call
 
 BUILT_IN = [
-    "calculator", "current_time", "edit_file", "http_get", "list_files", "read_file", "read_result", "write_file",
+    "ask_user", "calculator", "current_time", "edit_file", "http_get", "list_files", "read_file", "read_result",
+    "write_file",
 ]  # fmt: skip
 
 WriteModule = Callable[[str, str], str]
@@ -52,6 +53,19 @@ def test_every_built_in_parameter_is_described_or_plain() -> None:
     for about in build_toolbox().describe():
         assert about["parameters"]["additionalProperties"] is False
         assert about["effect"] != "once"
+
+
+def test_people_answer_ask_user_and_a_worker_runs_every_other_built_in_tool() -> None:
+    assert {about["name"]: about["answered_by"] for about in build_toolbox().describe()} == {
+        name: "people" if name == "ask_user" else "worker" for name in BUILT_IN
+    }
+    assert not any(about["approval"] for about in build_toolbox().describe())
+
+
+def test_a_users_tool_cannot_ask_people_in_place_of_ours(write_module: WriteModule) -> None:
+    name = write_module("ours_h", "from perdure.tools import tool\n@tool\ndef ask_user() -> None: ...\n")
+    with pytest.raises(ToolModuleError, match=r"perdure\.tools\.builtin\.ask_user and ours_h\.ask_user"):
+        build_toolbox([name])
 
 
 async def test_the_tools_of_a_users_module_in_the_current_folder_are_there(write_module: WriteModule) -> None:
@@ -113,7 +127,7 @@ def test_a_module_that_does_not_exist_is_named(name: str) -> None:
 def test_unknown_tools_are_named() -> None:
     box = build_toolbox()
     assert box.get("fly") is None
-    with pytest.raises(UnknownTool, match=r"fly, swim; known are: calculator"):
+    with pytest.raises(UnknownTool, match=r"fly, swim; known are: ask_user, calculator"):
         box.describe(["calculator", "fly", "swim"])
 
 

@@ -104,6 +104,14 @@ def test_only_reading_tools_run_in_parallel_unless_the_author_says_so() -> None:
     assert tool(effect="read", parallel=False)(f).description["parallel"] is False
 
 
+def test_a_tool_needs_an_approval_only_where_its_author_says_so() -> None:
+    def f() -> None: ...
+
+    assert tool(f).description["approval"] is False
+    assert tool(approval=True)(f).description["approval"] is True
+    assert tool(f).description["answered_by"] == "worker"
+
+
 def test_a_tool_is_still_the_function_it_was() -> None:
     assert forecast(Place(city="Bern"), 2).startswith("Bern 2")
     assert forecast.__doc__ == forecast.function.__doc__
@@ -200,6 +208,7 @@ def _yields(x: int) -> Any:
         (_fine, {"timeout_seconds": math.nan}, "positive"),
         (_fine, {"timeout_seconds": math.inf}, "positive"),
         (_fine, {"max_attempts": 0}, "1 or more"),
+        (_fine, {"approval": "yes"}, "approval must be True or False"),
     ],
 )
 def test_a_function_that_cannot_be_a_tool_is_refused_where_it_is_written(
