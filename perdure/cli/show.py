@@ -28,6 +28,8 @@ def show_run(run: str, *, as_json: bool, where: Where) -> int:
         console.print(text, style=style, markup=False, emoji=False)
 
     say(summary(whole), status_style(whole["status"]))
+    if whole["status_reason"]:
+        say(f"because    {clean(whole['status_reason'])}")
     if whole["error"]:
         say(f"error      {whole['error']['code']}: {clean(whole['error']['message'])}", "red")
     say(f"model      {whole['agent']['model']}")
