@@ -154,7 +154,7 @@ def _over(state: RunState, key: str, *, committed: bool) -> RunState:
 def _responded(state: RunState, answer: ModelResponded) -> RunState:
     state = replace(_applied(state), usage=_sum(state.usage, answer.usage), unsettled="", recalled=0, turn_bytes=0)
     if is_wrap_up_key(answer.key):
-        return replace(state, turn=state.turn + 1, wrapped_up=True, open_calls=())
+        return replace(state, turn=state.turn + 1, wrapped_up=True, open_calls=(), awaits_reply=True)
     # An answer that was cut off (at its output limit, or by a refusal) may hold half a call: none is run.
     asked = () if answer.stop in ("max_output_tokens", "refusal") else answer.calls
     state = replace(state, turn=state.turn + 1, last_stop=answer.stop, open_calls=(), reached=answer.limit)

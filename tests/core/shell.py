@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from perdure.core.actions import Action, Decision, Done, InFlight
-from perdure.core.decide import decide
+from perdure.core.budget import reserve, settle, warnings
+from perdure.core.decide import decide, untold
 from perdure.core.evolve import begin, evolve
-from perdure.core.happenings import Happening, Started
+from perdure.core.happenings import CallAsked, Happening, Started, StatusReached
+from perdure.core.judge import judge
+from perdure.core.policy import Ruling, rule_on, with_decision
 from perdure.core.spec import RunSpec
 from perdure.core.state import OutboxEvent, RunState
+from tests.core.mini_journal import MiniJournal, Money
 from tests.core.outside import Violation
 
 NEVER_MS = 10**9
@@ -18,11 +22,17 @@ NEVER_MS = 10**9
 
 @dataclass(frozen=True)
 class Core:
-    """The three functions that carry the product, or mutants of them."""
+    """The functions that carry the product, or mutants of them."""
 
     begin: Callable[[RunSpec], RunState] = begin
     evolve: Callable[[RunState, Happening], RunState] = evolve
     decide: Callable[[RunState, int], Decision] = decide
+    untold: Callable[[RunState, Decision], StatusReached | None] = untold
+    judge: Callable[..., CallAsked] = judge
+    rule_on: Callable[..., Ruling] = rule_on
+    with_decision: Callable[..., Ruling] = with_decision
+    money: Money = field(default_factory=lambda: Money(reserve, settle, warnings))
+    journal: type[MiniJournal] = MiniJournal
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,7 @@ class CallOff:
     key: str
 
 
-Order = Start | CallOff
+Wish = Start | CallOff
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,7 @@ class Delivery:
 
 
 class Shell:
-    """The reconciler: takes what happened, asks the core, gives orders."""
+    """The reconciler: takes what happened, asks the core, says what shall be started and called off."""
 
     def __init__(self, core: Core, state: RunState) -> None:
         self.core, self.state = core, state
@@ -65,25 +75,29 @@ class Shell:
                 self.handles.discard(delivery.ends)
                 self.called_off.discard(delivery.ends)
 
-    def reconcile(self, now_ms: int) -> list[Order] | None:
-        """The orders, or None when the run is over."""
+    def reconcile(self, now_ms: int) -> list[Wish] | None:
+        """The wishes, or None when the run is over."""
         decision = self.core.decide(self.state, now_ms)
+        if isinstance(decision, InFlight) and (reached := self.core.untold(self.state, decision)):
+            self.state = self.core.evolve(self.state, reached)
+            decision = self.core.decide(self.state, now_ms)
         if isinstance(decision, Done):
             return None
-        orders: list[Order] = []
+        wishes: list[Wish] = []
         wanted = [action.key for action in decision.actions]
         if len(set(wanted)) != len(wanted):
             raise Violation(f"an action is wanted once, but wanted were {wanted}")
         for key in sorted(self.handles - set(wanted) - self.called_off):
             self.called_off.add(key)
-            orders.append(CallOff(key))
+            wishes.append(CallOff(key))
         for action in decision.actions:
             if action.key not in self.handles:
-                orders.append(Start(action, self.state.outbox))
-                self.state = self.core.evolve(self.state, Started(action))
+                wishes.append(Start(action, self.state.outbox))
+                self.state = self.core.evolve(self.state, Started(action, now_ms))
                 self.handles.add(action.key)
         again = self.core.decide(self.state, now_ms)
-        if not isinstance(again, InFlight) or {action.key for action in again.actions} != set(wanted):
+        same = isinstance(again, InFlight) and {action.key for action in again.actions} == set(wanted)
+        if not same or self.core.untold(self.state, again):
             raise Violation(f"asked again, the core wants the same; it wanted {decision}, then {again}")
         self.wake_at_ms = decision.wake_at_ms
-        return orders
+        return wishes
