@@ -43,9 +43,9 @@ def judge(
     if problem is not None:
         return CallAsked(call_id, tool, _shortened(problem, _PROBLEM_CHARS_MAX), "invalid_arguments")
     if 0 < failures_max <= failures:
-        return CallAsked(call_id, tool, repeated(failures), "repeated_failure")
+        return CallAsked(call_id, tool, _repeated(failures), "repeated_failure")
     if ruling.action == "deny":
-        return CallAsked(call_id, tool, denied(ruling), "tool_denied")
+        return CallAsked(call_id, tool, _denied(ruling), "tool_denied")
     # A question is asked of people anyway: to ask them whether they may be asked would be silly.
     if ruling.action == "ask" and answered_by != "people":
         return _waiting(call_id, tool, "approval", now_ms, ruling.terms.expires_seconds)
@@ -56,20 +56,6 @@ def judge(
     return CallAsked(call_id, tool)
 
 
-def repeated(failures: int) -> str:
-    """What the model is told of a call that it repeats although it fails."""
-    return (
-        f"not run: this very call has failed {failures} times in a row; "
-        "change its arguments, or go about it in another way"
-    )
-
-
-def denied(ruling: Ruling) -> str:
-    """What the model is told of a denial: the rule, and the reason when there is one."""
-    why = f": {ruling.reason}" if ruling.reason else ""
-    return _shortened(f"not allowed by {ruling.rule}{why}", _PROBLEM_CHARS_MAX)
-
-
 def our_call_ids(run_id: str, turn: int, count: int) -> list[str]:
     """The ids of a turn's ``count`` tool calls: the same whenever asked, unique in a session, and of the
     shape every vendor takes back, ``^[a-zA-Z0-9_-]{1,40}$``. Vendors' own ids may repeat or be missing."""
@@ -78,6 +64,20 @@ def our_call_ids(run_id: str, turn: int, count: int) -> list[str]:
 
 def _waiting(call_id: str, tool: str, waits: WaitsFor, now_ms: int, seconds: float) -> CallAsked:
     return CallAsked(call_id, tool, waits=waits, expires_ms=now_ms + int(seconds * 1_000))
+
+
+def _repeated(failures: int) -> str:
+    """What the model is told of a call that it repeats although it fails."""
+    return (
+        f"not run: this very call has failed {failures} times in a row; "
+        "change its arguments, or go about it in another way"
+    )
+
+
+def _denied(ruling: Ruling) -> str:
+    """What the model is told of a denial: the rule, and the reason when there is one."""
+    why = f": {ruling.reason}" if ruling.reason else ""
+    return _shortened(f"not allowed by {ruling.rule}{why}", _PROBLEM_CHARS_MAX)
 
 
 def _unknown(tool: str, known: Collection[str]) -> str:

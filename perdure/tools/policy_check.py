@@ -96,6 +96,7 @@ def policy_problems(
 ) -> list[Problem]:
     """What is wrong with an agent's policy, or with a run's own; empty when it can be stored. ``tools`` are all that
     the agent, or the run, may use, client tools included. ``at`` is where the policy is in the request."""
+    definition = {} if definition is None else definition
     if misshapen := _misshapen(definition, at):
         return misshapen
     assert isinstance(definition, dict)
@@ -137,8 +138,6 @@ def limits_problems(
 
 
 def _misshapen(definition: object, at: str) -> list[Problem]:
-    if definition is None:
-        definition = {}
     if not isinstance(definition, dict):
         return [Problem(at, "invalid", "must be an object")]
     try:
