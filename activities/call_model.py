@@ -16,7 +16,16 @@ from pydantic import TypeAdapter
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities.lifeline import FaultHook, filed, finished, lifeline, unharmed, was_called_off, worker_is_stopping
+from activities.lifeline import (
+    FaultHook,
+    benign,
+    filed,
+    finished,
+    lifeline,
+    unharmed,
+    was_called_off,
+    worker_is_stopping,
+)
 from activities.partial import Partial
 from activities.transcripts import Transcripts
 from activities.verdicts import verdicts, without_words
@@ -119,9 +128,9 @@ class ModelCaller:
             outbox=order.outbox,
         )
         if begun.reached:
-            raise ApplicationError(begun.reached, begun.reached, type=BUDGET_REACHED, non_retryable=True)
+            raise benign(begun.reached, begun.reached, type_=BUDGET_REACHED)
         if begun.nothing_new:
-            raise ApplicationError("its messages were withdrawn", type=NOTHING_NEW, non_retryable=True)
+            raise benign("its messages were withdrawn", type_=NOTHING_NEW)
         return view, begun
 
     async def _view(self, run: RunRow, model: str, order: CallModelInput) -> tuple[list[Message] | None, Ask]:
@@ -226,14 +235,19 @@ class ModelCaller:
     async def _is_interrupted(self, order: CallModelInput) -> bool:
         if order.wrap_up:
             return False
+        return bool(await self._interrupting(order))
+
+    async def _interrupting(self, order: CallModelInput) -> list[int]:
+        """The numbers of the waiting messages that want to interrupt."""
         waiting = await self.journal.list_inbox(order.run_id, waiting=True)
-        return any(message.delivery == "interrupt" for message in waiting)
+        return [message.number for message in waiting if message.delivery == "interrupt"]
 
     async def _interrupted(self, order: CallModelInput, model: str, attempt: int, partial: Partial) -> ApplicationError:
         """Keep what was said so far, marked, and tell the run that the call is over."""
         await self.journal.flush_live(order.run_id, order.key)
         await filed(lambda: self.journal.interrupt_model(order.run_id, order.key, attempt, partial.content(), model))
-        return ApplicationError("a message interrupted the call", type=INTERRUPTED, non_retryable=True)
+        numbers = await self._interrupting(order)
+        return benign("a message interrupted the call", numbers, type_=INTERRUPTED)
 
     async def _over(
         self, order: CallModelInput, attempt: int, trouble: ModelTrouble, partial: Partial

@@ -15,7 +15,16 @@ from pathlib import Path
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities.lifeline import FaultHook, filed, finished, lifeline, unharmed, was_called_off, worker_is_stopping
+from activities.lifeline import (
+    FaultHook,
+    benign,
+    filed,
+    finished,
+    lifeline,
+    unharmed,
+    was_called_off,
+    worker_is_stopping,
+)
 from activities.transcripts import Transcripts
 from activities.verdicts import unknown_outcome
 from perdure.contract import CALL_TOOL, TOOL_PARKED, CallToolInput
@@ -129,7 +138,7 @@ class ToolCaller:
         """Nobody knows what became of the call, and the policy wants a person to say."""
         ask = unknown_outcome(call, time.time_ns() // 1_000_000)
         row = await self.journal.park_tool(order.run_id, order.call_id, attempt, ask)
-        return ApplicationError("a person decides", row.expires_ms, type=TOOL_PARKED, non_retryable=True)
+        return benign("a person decides", row.expires_ms, type_=TOOL_PARKED)
 
     async def _retry(self, order: CallToolInput, attempt: int, trouble: ToolTrouble) -> ApplicationError:
         seconds = _RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS)) - 1]

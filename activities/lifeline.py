@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from perdure.contract import RUN_OVER
 from perdure.store.rows import JournalTrouble, RunOver
@@ -51,6 +51,11 @@ async def lifeline(beat_every_seconds: float) -> AsyncIterator[None]:
         beating.cancel()
         with suppress(asyncio.CancelledError):
             await beating
+
+
+def benign(message: str, *details: object, type_: str) -> ApplicationError:
+    """What an activity says by failing although nothing is wrong: final, and not worth a line in the log."""
+    return ApplicationError(message, *details, type=type_, non_retryable=True, category=ApplicationErrorCategory.BENIGN)
 
 
 async def _beat(every_seconds: float) -> None:

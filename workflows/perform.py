@@ -48,6 +48,7 @@ with workflow.unsafe.imports_passed_through():
         ToolLost,
         ToolParked,
     )
+    from perdure.core.numbers import union
     from perdure.core.state import Failure, RunState
 
 # An action is tried until it ends or the run's deadline calls it off: the activities themselves count
@@ -196,7 +197,7 @@ def _said(action: Action, cause: ApplicationError) -> Happening | None:
         case CallModel(key), name if name == NOTHING_NEW:
             return NothingNew(key)
         case CallModel(key), name if name == INTERRUPTED:
-            return ModelInterrupted(key)
+            return ModelInterrupted(key, union((), tuple((number, number) for number in cause.details[0])))
         case CallTool(key, call_id), name if name == TOOL_PARKED:
             return ToolParked(key, call_id, cause.details[0])
         case _:

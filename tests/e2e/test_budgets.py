@@ -100,7 +100,7 @@ def test_what_a_lost_attempt_may_have_cost_is_counted(build: Callable[..., Stack
     stack.wait_until(lambda: stack.held("held") == 1, "the model talks")
     stack.kill("worker")
     stack.spawn("worker", "-m", "worker")
-    stack.wait_until(lambda: stack.held("held") == 2, "the model is asked again")
+    stack.wait_until(lambda: types(stack.events(run["id"]))["model.started"] == 2, "the model is asked again")
     stack.open_gate("held")
     ended = stack.wait_for_end(run["id"])
     assert ended["status"] == "completed"

@@ -201,7 +201,7 @@ def test_a_client_executes_its_own_tool(stack: Stack) -> None:
         assert stack.http.post(path, json={"results": [result]}).status_code == 200
     other = stack.http.post(path, json={"results": [{**result, "output": "red"}]})
     assert (other.status_code, other.json()["code"]) in ((409, "tool_result_conflict"), (409, "run_terminal"))
-    assert stack.wait_for_end(run_id)["output_text"] == 'The client said: {"found":"blue"}'
+    assert stack.wait_for_end(run_id)["output_text"] == 'The client said: {"found": "blue"}'
 
 
 @pytest.mark.parametrize("decision", ["approve", "deny", "respond"])
