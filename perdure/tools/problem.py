@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 
 class Problem(NamedTuple):
-    """``pointer`` is a JSON Pointer, ``code`` one of the words in ``docs/policy.md``, ``message`` says why and
-    what would be right."""
+    """``pointer`` is a JSON Pointer, ``code`` a word for programs (``docs/policy.md`` and ``docs/tools.md`` list
+    them), ``message`` says why and what would be right."""
 
     pointer: str
     code: str
