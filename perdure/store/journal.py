@@ -219,7 +219,7 @@ class Journal(Protocol):
     ) -> Page[AskRow]: ...
 
     async def open_asks(self, run_ids: Sequence[str]) -> dict[str, list[AskRow]]:
-        """The open asks of these runs, in the order asked: their pending actions."""
+        """The open asks of those of these runs that have any, in the order asked: their pending actions."""
         ...
 
     async def decide(self, project_id: str, ask_id: str, decision: Decision) -> AskRow:

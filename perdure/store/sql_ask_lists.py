@@ -68,9 +68,9 @@ def list_asks(
 
 
 def open_asks(connection: Connection, run_ids: Sequence[str]) -> dict[str, list[AskRow]]:
-    found: dict[str, list[AskRow]] = {run_id: [] for run_id in run_ids}
-    if found:
-        for row in connection.execute(_OPEN, {"run_ids": list(map(plain, found))}).mappings():
+    found: dict[str, list[AskRow]] = {}
+    if run_ids:
+        for row in connection.execute(_OPEN, {"run_ids": list(map(plain, run_ids))}).mappings():
             found.setdefault(row["run_id"], []).append(ask_of(row))
     return found
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 from sqlalchemy import Connection, bindparam, select
 
@@ -225,8 +226,8 @@ def _give_result(run: RunTransaction, result: ToolResult, by: str) -> AskRow:
         return row
     _must_be_open(run, row)
     row = close_ask(run, row, "answered", decided_by=plain(by))
-    commit = ToolCommit("failed" if result.is_error else "completed", result.text, "tool_error")
-    answer_call(run, call, commit)
+    status: Literal["failed", "completed"] = "failed" if result.is_error else "completed"
+    answer_call(run, call, ToolCommit(status, result.text, "tool_error", result.blob, result.bytes))
     add_order(run, Order(0, "answer", call_id=row.call_id))
     return row
 
@@ -234,4 +235,5 @@ def _give_result(run: RunTransaction, result: ToolResult, by: str) -> AskRow:
 def _has_result(run: RunTransaction, call: Call, result: ToolResult) -> bool:
     where = {"session": run.session_no, "number": call.row["message_number"]}
     (block,) = load(run.connection.execute(_RESULT, where).scalar_one())
-    return (block["text"], block["is_error"]) == (result.text, result.is_error)
+    given = (result.text, result.is_error, result.blob)
+    return (block["text"], block["is_error"], block.get("blob")) == given

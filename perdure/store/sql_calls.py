@@ -156,8 +156,8 @@ def commit_model(connection: Connection, run_id: str, key: str, attempt: int, co
         assert isinstance(entry, int)
         run.append(say.budget_reached(key, commit.limit, entry))
     run.count("turns")
-    if not commit.calls:
-        run.append(say.turn_completed(call.row["turn"]))
+    if not commit.calls:  # another call of the turn, called off too late, may have said so before
+        run.append_once(say.turn_completed(call.row["turn"]))
     call.recovered(attempt)
     call.save()
     run.save()
