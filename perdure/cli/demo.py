@@ -74,8 +74,8 @@ class Demo:
             self.strike(api, run_id)
             proof = Proof(self._gather(api, run_id, up))
             if self.model is None and "vendors_url" in up:
-                proof.approval = hold_for_approval(api.url, self._effects, self.say)
-                proof.budget = run_into_the_budget(api.url, up["vendors_url"], self.say)
+                proof.approval = hold_for_approval(api.url, self._effects, self._kill_worker, self.say)
+                proof.budget = run_into_the_budget(api.url, up["vendors_url"], self._kill_worker, self.say)
             proof.total_seconds = time.monotonic() - self.began
             return proof
         finally:
@@ -203,6 +203,9 @@ class Demo:
         self.say(f"✗ kill -9 {pid} ({name}), {when}", "red")
         return kill
 
+    def _kill_worker(self, when: str) -> Kill:
+        return self._kill("worker-1", when)
+
     def _wait_for_effect(self) -> None:
         """The most spiteful moment: the effect is there, and nobody knows of it yet."""
         deadline = time.monotonic() + 10  # it takes 1.5 s
@@ -247,7 +250,7 @@ class Demo:
             steps=api.get(f"/v1/runs/{run_id}/steps", limit=100)["data"],
             vendor=vendor,
             effects=self._effects(),
-            kills=self.kills,
+            kills=list(self.kills),
             kills_wanted=STRIKES if self.model is None else max(1, len(self.kills)),  # a real model may be too quick
         )
 

@@ -65,7 +65,7 @@ def print_proof(proof: Proof, console: Console) -> None:
         found = "never" if seconds is None else f"{seconds:.1f} s"
         table.add_row(f"next step after kill -9 of {kill.what} {kill.when}", found, "" if seconds else "[red]WRONG[/]")
     if proof.approval is not None and (after_ms := proof.approval.started_after_ms()) is not None:
-        table.add_row("tool started after the approval", f"{after_ms:.0f} ms", "")
+        table.add_row("tool started after the approval, its worker killed", f"{after_ms / 1_000:.1f} s", "")
     table.add_row("total time", f"{proof.total_seconds:.1f} s", "")
     console.print()
     console.print(table)

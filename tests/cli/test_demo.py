@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from perdure.cli.evidence import Evidence, Kill
-from perdure.cli.evidence_limits import ApprovalEvidence, BudgetEvidence
+from perdure.cli.evidence_limits import ApprovalEvidence, BudgetEvidence, Decided
 from perdure.cli.proof import Proof
 
 
@@ -34,9 +34,12 @@ def test_a_run_survives_kill_9_twice_an_effect_waits_for_a_person_and_no_cent_is
     assert all(kill["recovered_seconds"] < 15 for kill in report["kills"])
     approval, budget = report["approval"], report["budget"]
     assert (approval["effects_before"], approval["effects_after"]) == (0, 1)
+    assert approval["own_decision"] == "insufficient_scope"
     assert approval["other_decision"] == "approval_already_resolved"
-    assert float(budget["highest_usd"]) <= float(budget["limit_usd"]) == 0.02
-    assert float(budget["vendor_bill_usd"]) == float(budget["spent_usd"]) > 0.01
+    assert float(budget["highest_usd"]) <= float(budget["limit_usd"]) == 0.03
+    assert float(budget["vendor_bill_usd"]) > 0.01
+    assert float(budget["assumed_usd"]) > 0
+    assert float(budget["spent_usd"]) <= 0.03
     assert budget["last_words"].startswith("I was stopped by the budget.")
     assert report["total_seconds"] < 140
     assert list(tmp_path.glob("perdure-demo-*")) == []  # nothing is left behind
@@ -132,40 +135,42 @@ def approved(**more: Any) -> ApprovalEvidence:
         {**event(7, "approval.decided"), "at": "2026-11-24T10:00:01.000Z"},
         {**event(8, "tool.started"), "at": "2026-11-24T10:00:01.040Z"},
     ]
-    good: dict[str, Any] = {
-        "run": {"id": "run_1", "status": "completed"},
-        "events": events,
-        "approval": approval,
-        "before": [],
-        "after": ["run_1:call_1"],
-        "looked_seconds": 1.0,
-        "again": dict(approval),
-        "other_code": "approval_already_resolved",
-    }
-    return ApprovalEvidence(**{**good, **more})
+    good: dict[str, Any] = {"run": {"id": "run_1", "status": "completed"}, "events": events, "after": ["run_1:call_1"]}
+    decided: dict[str, Any] = {"approval": approval, "before": [], "looked_seconds": 1.0, "again": dict(approval)}
+    decided |= {"own_code": "insufficient_scope", "other_code": "approval_already_resolved"}
+    decided |= {name: more.pop(name) for name in list(more) if name in decided}
+    return ApprovalEvidence(**{**good, "decided": Decided(**decided), **more})
 
 
-def entry(number: int, spent: str, reserved: str) -> dict[str, Any]:
-    return {"entry": number, "balance": {"spent": {"cost_usd": spent}, "reserved": {"cost_usd": reserved}}}
+def entry(number: int, spent: str, reserved: str, amount: str = "0", kind: str = "reserved") -> dict[str, Any]:
+    balance = {"spent": {"cost_usd": spent}, "reserved": {"cost_usd": reserved}}
+    row = {"entry": number, "kind": kind, "amount": {"cost_usd": amount}, "balance": balance}
+    return {**row, "assumed": number == 2}
+
+
+LEDGER = [
+    entry(1, "0", "0.004"),
+    entry(2, "0.004", "0", "0.004", "settled"),  # its worker was lost
+    entry(3, "0.004", "0.016"),
+    entry(4, "0.016", "0", "0.012", "settled"),
+]
 
 
 def spent_up(**more: Any) -> BudgetEvidence:
-    budget = {
-        "limit": {"max_cost_usd": "0.02"},
-        "spent": {"cost_usd": "0.016"},
-        "reserved": {"cost_usd": "0"},
-    }
+    spent, reserved = more.pop("spent", "0.016"), more.pop("reserved", "0")
+    budget = {"limit": {"max_cost_usd": "0.02"}, "spent": {"cost_usd": spent}, "reserved": {"cost_usd": reserved}}
     run = {
-        "id": "run_2",
         "status": "incomplete",
         "stop_reason": "budget_reached",
         "budget": budget,
-        "output_text": "Bye",
+        "output_text": "I was stopped by the budget.",
+        "id": "run_2",
     }
     good: dict[str, Any] = {
         "run": run,
-        "ledger": [entry(1, "0", "0.02"), entry(2, "0.016", "0")],
-        "billed": [{"input": 4_000, "output": 2_000}, {"input": 4_000, "output": 0}],
+        "ledger": LEDGER,
+        "billed": [{"input": 4_000, "output": 1_000}, {"input": 4_000, "output": 0}],
+        "lost": [{"input": 1_000, "output": 600}],
     }
     return BudgetEvidence(**{**good, **more})
 
@@ -190,20 +195,30 @@ def test_an_effect_before_the_approval_or_twice_is_seen() -> None:
     assert wrong(approved(events=events[:1])) == ["tool started"]
 
 
-def test_a_decision_that_was_overruled_afterwards_is_seen() -> None:
-    assert wrong(approved(other_code="")) == ["a different decision after that"]
+def test_a_decision_of_the_wrong_person_or_one_that_was_overruled_is_seen() -> None:
+    assert wrong(approved(own_code="")) == ["approval by who asked for the run"]
+    assert wrong(approved(other_code="")) == ["another decision after that"]
     assert wrong(approved(again={})) == ["approved by"]
 
 
 def test_one_entry_over_the_limit_is_seen_and_so_is_a_missing_one() -> None:
-    over = [entry(1, "0", "0.02"), entry(2, "0.0180001", "0.002"), entry(3, "0.016", "0")]
+    over = [*LEDGER[:2], entry(3, "0.004", "0.0160001"), LEDGER[3]]
     assert wrong(spent_up(ledger=over)) == ["spent and reserved, at each entry"]
-    assert wrong(spent_up(ledger=spent_up().ledger[1:])) == ["spent and reserved, at each entry"]
-    assert wrong(spent_up(ledger=[])) == ["spent and reserved, at each entry"]
+    assert wrong(spent_up(ledger=[LEDGER[0], *LEDGER[1:2], LEDGER[3]])) == ["spent and reserved, at each entry"]
+    assert "spent and reserved, at each entry" in wrong(spent_up(ledger=[]))
 
 
 def test_a_bill_that_differs_from_the_ledger_is_seen() -> None:
     assert wrong(spent_up(billed=[{"input": 1, "output": 1}])) == ["the vendor's bill"]
+    assert wrong(spent_up(lost=[{"input": 9_000, "output": 1}])) == ["a call lost with its worker"]
+    assert wrong(spent_up(lost=[])) == ["a call lost with its worker"]
+    assert wrong(spent_up(spent="0.012")) == ["spent in the end"]
+    assert wrong(spent_up(reserved="0.001")) == ["spent in the end"]
+
+
+def test_a_run_that_went_without_its_last_words_is_seen() -> None:
+    run = {**spent_up().run, "output_text": "Number 2: I square it, and go on with the next."}
+    assert wrong(spent_up(run=run)) == ["last words, from what was kept aside"]
 
 
 def test_one_part_that_does_not_hold_is_enough() -> None:
