@@ -94,6 +94,11 @@ def test_a_runs_own_policy_cannot_take_away_an_approval_that_the_tool_demands() 
     assert ruled([Policy(), Policy((Rule("run.rules[0]", "*", "allow"),))], approval=True).action == "ask"
 
 
+def test_a_runs_own_policy_that_says_nothing_of_a_tool_does_not_bring_its_approval_back() -> None:
+    agent = Policy((Rule("rules[0]", "pay", "allow"),))
+    assert ruled([agent, Policy()], approval=True) == Ruling("allow", "rules[0]")
+
+
 @given(POLICIES, POLICIES, CALLS)
 def test_a_runs_own_policy_never_makes_an_answer_laxer(
     agent: Policy, run: Policy, call: tuple[str, Effect, bool]
