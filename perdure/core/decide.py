@@ -43,7 +43,7 @@ def decide(state: RunState, now_ms: int) -> Decision:
     return _work(state, now_ms)
 
 
-def _work(state: RunState, now_ms: int) -> Decision:
+def _work(state: RunState, now_ms: int) -> InFlight:
     if state.open_calls:
         calls = wanted_calls(state, now_ms)
         return _in_flight(state, *calls.actions, wake_at_ms=calls.wake_at_ms, idle=calls.idle, reason=calls.reason)
@@ -77,7 +77,7 @@ def reached_limit(state: RunState) -> str:
     return "max_turns" if state.turn >= turns - kept_aside else ""
 
 
-def _at_limit(state: RunState, limit: str) -> Decision:
+def _at_limit(state: RunState, limit: str) -> InFlight:
     """A limit is reached: hold until it is raised, say what is done, or just end. A last call that has begun is not
     taken back, whatever became of the limits."""
     outcome = Outcome("incomplete", "max_turns" if limit == "max_turns" else "budget_reached")
@@ -88,7 +88,7 @@ def _at_limit(state: RunState, limit: str) -> Decision:
     return _wind_up(state, outcome) if state.spec.on_limit == "wrap_up" else _finish(state, outcome)
 
 
-def _wind_up(state: RunState, outcome: Outcome) -> Decision:
+def _wind_up(state: RunState, outcome: Outcome) -> InFlight:
     """One last call without tools that says what is done and what is not; then the outcome. An agent that has
     done nothing yet has nothing to say, one that has used its turns has none left to say it, and whoever cancels
     twice does not want to hear it."""
@@ -102,17 +102,14 @@ def _wind_up(state: RunState, outcome: Outcome) -> Decision:
     return _in_flight(state, CallModel(key, state.turn + 1, wrap_up=True, closes=state.unsettled))
 
 
-def _held(state: RunState, now_ms: int) -> Decision:
+def _held(state: RunState, now_ms: int) -> InFlight:
     """What is in flight goes on to its end, and nothing new begins."""
-    match _work(state, now_ms):
-        case InFlight(actions):
-            going_on = [a for a in actions if a.key in state.in_flight and not isinstance(a, Record)]
-            return _in_flight(state, *going_on, idle="paused", reason=state.paused)
-        case decision:
-            return decision
+    wanted = _work(state, now_ms).actions
+    going_on = [action for action in wanted if action.key in state.in_flight and not isinstance(action, Record)]
+    return _in_flight(state, *going_on, idle="paused", reason=state.paused)
 
 
-def _finish(state: RunState, outcome: Outcome) -> Decision:
+def _finish(state: RunState, outcome: Outcome) -> InFlight:
     """Wanting nothing calls off what is in flight; when all of it has ended, the outcome is recorded."""
     return _in_flight(state) if state.in_flight else _in_flight(state, Finish("finish", outcome))
 

@@ -6,10 +6,12 @@ from dataclasses import replace
 from typing import Any, assert_never
 
 from perdure.core.happenings import Order
-from perdure.core.keys import is_model_key, is_wrap_up_key, model_key, tool_key
+from perdure.core.keys import is_wrap_up_key, model_key, tool_key
 from perdure.core.numbers import contains, union, with_number, without
 from perdure.core.outbox import say
 from perdure.core.state import Cancel, OpenCall, RunState, Word
+
+EARLY_MAX = 100  # words about one turn; more were never said early, and they would only be late
 
 
 def obeyed(state: RunState, order: Order) -> RunState:
@@ -61,15 +63,16 @@ def open_call(state: RunState, call_id: str) -> OpenCall | None:
 
 
 def said(state: RunState, word: Word) -> RunState:
-    """A call is answered, or may go on. What is said of a call that is not known (to wait) yet is kept while
-    something is in flight that may tell of it. An approval never lifts a refusal."""
+    """A call is answered, or may go on. What is said of a call that is not known (to wait) yet is kept: the answer
+    that asks for it may be in the journal already. An approval never lifts a refusal."""
     call = open_call(state, word.call_id)
     if call and word.answered:
         return answered(state, word.call_id)
     if call and call.waits in ("approval", "unknown_outcome"):
         return approved(state, call, word.expires_ms)
-    may_be_told = tool_key(call) in state.in_flight if call else any(map(is_model_key, state.in_flight))
-    return replace(state, early=(*state.early, word)) if may_be_told else state
+    if call and tool_key(call) not in state.in_flight:
+        return state
+    return replace(state, early=(*state.early, word)[-EARLY_MAX:])
 
 
 def said_before(state: RunState, call_id: str = "") -> RunState:

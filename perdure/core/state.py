@@ -127,7 +127,7 @@ class RunState:
     queued: Numbers = ()  # accepted messages for after the next answer
     applying: Numbers = ()  # those that the model call in flight takes along
     orders: Numbers = ()  # orders that were heard: a double delivery says nothing new
-    early: tuple[Word, ...] = ()  # about calls that what is in flight may yet tell of
+    early: tuple[Word, ...] = ()  # about calls that the next answer may tell of, or that do not wait yet
     interrupting: str = ""  # key of the model call that a message interrupts
     recalled: int = 0  # how often the call of the next turn was called off
     unsettled: str = ""  # key of a model call that was called off without a word: the next one closes it

@@ -227,9 +227,7 @@ class MiniJournal:
         if model.filed:
             return model.filed
         self._assume_open(action.key, model)
-        if closed := self.models.get(action.closes):
-            self._assume_open(action.closes, closed)
-            closed.filed = closed.filed or ModelFailed(action.closes, Failure("cancelled", "called off"))
+        self._close(action.closes)
         first = not model.attempts
         taken = [number for first_, last in action.apply for number in range(first_, last + 1)]
         fresh = any(self.inbox.get(number) == "waiting" for number in taken)
@@ -248,6 +246,17 @@ class MiniJournal:
         account = replace(self.account, reserved=self.account.reserved.plus(grant.amount))
         self._line("reserved", action.key, attempt.number, grant.amount, account)
         return attempt
+
+    def _close(self, key: str) -> None:
+        """A call that was called off is over. Should it have its answer, nobody runs what that asks for."""
+        model = self.models.get(key)
+        if model is None:
+            return
+        self._assume_open(key, model)
+        model.filed = model.filed or ModelFailed(key, Failure("cancelled", "called off"))
+        for asked in model.filed.calls if isinstance(model.filed, ModelResponded) else ():
+            if not self.calls[asked.call_id].result:
+                self.commit_tool(asked.call_id, "skipped")
 
     def commit_model(
         self, answer: ModelResponded, attempt: Attempt, actual: Amount, calls: list[Call], asks: list[Asked]

@@ -65,7 +65,7 @@ class Seen:
     starts: int = 0
     again: int = 0  # words and losses after which it may be started once more
     lost: bool = False
-    skipped: bool = False
+    given_up: str = ""  # the code of the answer that was begun
     answered: bool = False
 
 
@@ -235,10 +235,10 @@ class Witness:
         call = self.calls[action.call_id]
         if call.answered:
             self._broken(f"a call is answered once, but {action.call_id} is answered again")
-        if call.lost or (call.skipped and action.code == "skipped"):  # what was begun is not taken back
+        if call.lost or call.given_up == action.code:  # what was begun is not taken back
             return
-        call.skipped = action.code == "skipped"
-        if call.skipped and (not self.steering or call.starts):
+        call.given_up = action.code
+        if action.code == "skipped" and (not self.steering or call.starts):
             self._broken(f"only a call that has not begun is skipped, for a message, but {action.call_id} was")
         if call.may_run and not self.steering:
             self._broken(f"a call that may run is not refused, but {action.call_id} was: {action.code}")
@@ -328,7 +328,7 @@ class Witness:
             truth = "paused"
         elif self._at_a_limit():  # its end waits for a record
             return
-        elif any(True for _ in self.journal.open_asks()):
+        elif any(ask.call_id in self.calls for ask in self.journal.open_asks()):
             truth = "requires_action"
         else:
             truth = "waiting"
