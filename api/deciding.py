@@ -24,7 +24,10 @@ class _Edited:
 
 async def find_approval(assembly: Assembly, approval_id: str) -> AskRow:
     """``approval_not_found``, also for what is asked but is no approval."""
-    row = await assembly.journal.get_ask(PROJECT, approval_id)
+    try:
+        row = await assembly.journal.get_ask(PROJECT, approval_id)
+    except NotFound:
+        raise NotFound("approval", approval_id) from None
     if row.type not in APPROVALS:
         raise NotFound("approval", approval_id)
     return row

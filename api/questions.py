@@ -105,7 +105,10 @@ async def answer_question(request: Strict, given: Given, question_id: str, body:
 
 
 async def _find(assembly: Assembly, question_id: str) -> AskRow:
-    row = await assembly.journal.get_ask(PROJECT, question_id)
+    try:
+        row = await assembly.journal.get_ask(PROJECT, question_id)
+    except NotFound:
+        raise NotFound("question", question_id) from None
     if row.type != "question":
         raise NotFound("question", question_id)
     return row

@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,17 +23,22 @@ import uvicorn
 from fastapi import FastAPI
 from ulid import ULID
 
+from activities.verdicts import verdicts
 from api.app import create_app
 from perdure.assembly import Assembly
-from perdure.core.happenings import CallAsked
+from perdure.core.budget import Ask
+from perdure.core.happenings import Order
 from perdure.core.state import OutboxEvent, Outcome, Usage
 from perdure.providers import PriceConfig, build_catalog
+from perdure.providers.estimate import price_of
+from perdure.providers.port import ModelCatalog
 from perdure.runs import TemporalUnavailable
 from perdure.settings import Settings
 from perdure.store.journal import Follower, Journal
-from perdure.store.rows import JournalTrouble, ModelCommit, RunRow, ToolCommit
+from perdure.store.rows import Begun, JournalTrouble, ModelCommit, RunRow, ToolCommit
 from perdure.store.sql import open_journal
 from perdure.tools.limits import ToolLimits
+from perdure.tools.port import ToolBox
 from perdure.tools.registry import build_toolbox
 
 AGENT = {"model": "openai/priced", "instructions": "Be brief.", "tools": ["calculator"]}
@@ -40,13 +46,17 @@ HELLO = {"agent_inline": AGENT, "input": "Say hello."}
 
 
 class ObedientRuns:
-    """Starts and ends workflows by writing their names down. ``away`` is a Temporal that cannot be reached."""
+    """Starts and ends workflows by writing their names down. ``away`` is a Temporal that cannot be reached.
+    ``signals`` are the numbers of the orders that came together, ``heard`` what they said."""
 
     def __init__(self) -> None:
         self.away = False
         self.workers = 1
         self.open: set[str] = set()
         self.orders: list[tuple[str, str]] = []
+        self.signals: list[tuple[str, list[int]]] = []
+        self.heard: list[tuple[str, str]] = []
+        self.held: asyncio.Event | None = None  # while it is not set, signals hang
 
     def _reach(self) -> None:
         if self.away:
@@ -57,9 +67,18 @@ class ObedientRuns:
         self.orders.append(("start", run.id))
         self.open.add(run.id)
 
-    async def cancel(self, run_id: str, reason: str) -> bool:
+    async def deliver(self, run_id: str, orders: Sequence[Order]) -> bool:
         self._reach()
-        self.orders.append(("cancel", run_id))
+        if self.held is not None:
+            await self.held.wait()
+        if run_id not in self.open:
+            return False
+        self.signals.append((run_id, [order.number for order in orders]))
+        self.heard += [(order.verb, run_id) for order in orders]
+        return True
+
+    async def is_open(self, run_id: str) -> bool:
+        self._reach()
         return run_id in self.open
 
     async def terminate(self, run_id: str, reason: str) -> bool:
@@ -108,6 +127,8 @@ class Service:
     line: Line
     runs: ObedientRuns
     url: str
+    catalog: ModelCatalog
+    toolbox: ToolBox
 
     async def post(self, path: str, body: Any, **headers: str) -> httpx2.Response:
         return await self.http.post(path, json=body, headers=headers)
@@ -128,31 +149,72 @@ class Service:
     async def started(self, run_id: str) -> None:
         await self.journal.record(run_id, "record-0", [OutboxEvent("outbox-1", "run.started", {})], None)
 
+    async def status(self, run_id: str, status: str, **data: Any) -> None:
+        """The workflow tells what has become of the run."""
+        key = f"status-{ULID()}"
+        await self.journal.record(run_id, key, [OutboxEvent(f"{key}-1", f"run.{status}", data)], None)
+
     async def answered(self, run_id: str, text: str = "Hello!", *, turn: int = 1, calls: int = 0) -> list[str]:
         """One model call; the ids of the tool calls it asked for."""
-        key = f"model-{turn}"
-        begun = await self.journal.begin_model(run_id, key, turn, model="openai/priced", worker="w")
-        ids = [f"call_{ULID()}" for _ in range(calls)]
+        asked = [("calculator", {"expression": "1+1"})] * calls
+        return await self.asked(run_id, *asked, text=text, turn=turn)
+
+    async def asked(
+        self,
+        run_id: str,
+        *calls: tuple[str, dict[str, Any]],
+        text: str = "Let me see.",
+        turn: int = 1,
+        ago_seconds: float = 0,
+        usage: Usage = Usage(input_tokens=10, output_tokens=5, cost_micros=2_500),  # noqa: B008
+    ) -> list[str]:
+        """One model call that asks for these tool calls, judged as the activity judges them, so long ago."""
+        begun = await self.begun(run_id, turn=turn)
+        ids = [f"call_{ULID()}" for _ in calls]
         blocks: list[Any] = [{"type": "reasoning", "text": "hm", "producer": "openai/priced", "opaque": {"secret": 1}}]
         blocks.append({"type": "text", "text": text})
         blocks += [
-            {"type": "tool_call", "call_id": id_, "name": "calculator", "arguments": {"expression": "1+1"}}
-            for id_ in ids
+            {"type": "tool_call", "call_id": id_, "name": name, "arguments": arguments}
+            for id_, (name, arguments) in zip(ids, calls, strict=True)
         ]
-        await self.journal.commit_model(
-            run_id,
-            key,
-            begun.attempt,
-            ModelCommit(
-                content=blocks,
-                producer="openai/priced",
-                stop="tool_calls" if ids else "end",
-                usage=Usage(input_tokens=10, output_tokens=5, cost_micros=2_500),
-                calls=[CallAsked(id_, "calculator") for id_ in ids],
-                outcome={},
-            ),
+        run = await self.journal.get_run(run_id)
+        now_ms = int((time.time() - ago_seconds) * 1_000)
+        found = await verdicts(self.journal, self.toolbox, run, blocks, now_ms)
+        commit = ModelCommit(
+            content=blocks,
+            producer="openai/priced",
+            stop="tool_calls" if ids else "end",
+            usage=usage,
+            calls=[verdict.asked for verdict in found],
+            outcome={},
+            hashes=[verdict.args_sha256 for verdict in found],
+            rulings=[verdict.ruling for verdict in found],
+            asks=[verdict.ask for verdict in found if verdict.ask],
         )
+        await self.journal.commit_model(run_id, f"model-{turn}", begun.attempt, commit)
         return ids
+
+    async def begun(self, run_id: str, *, turn: int = 1) -> Begun:
+        wanted = Ask(1_000, 1_000, price_of(self.catalog, "openai/priced"))
+        return await self.journal.begin_model(
+            run_id, f"model-{turn}", turn, model="openai/priced", worker="w", ask=wanted
+        )
+
+    async def pending(self, run_id: str) -> list[dict[str, Any]]:
+        return list((await self.get(f"/v1/runs/{run_id}")).json()["pending_actions"])
+
+    async def events(self, run_id: str, *types: str) -> list[dict[str, Any]]:
+        query = "".join(f"&types={type_}" for type_ in types)
+        return list((await self.get(f"/v1/runs/{run_id}/events?limit=100&deltas=false{query}")).json()["data"])
+
+    async def told(self, run_id: str, count: int = 1) -> list[str]:
+        """The verbs that the run's workflow has heard, as soon as there are so many."""
+        for _ in range(200):
+            heard = [verb for verb, run in self.runs.heard if run == run_id]
+            if len(heard) >= count:
+                return heard
+            await asyncio.sleep(0.01)
+        raise AssertionError(f"{run_id} has heard {heard} only")
 
     async def used_tool(self, run_id: str, call_id: str, text: str, *, whole: bytes | None = None) -> None:
         await self.journal.begin_tool(run_id, call_id, worker="w", may_repeat=True)
@@ -216,9 +278,10 @@ async def serve(home: Path, **settings: Any) -> AsyncIterator[Service]:
     journal = await open_journal(configured.sql_url, configured.blob_folder)
     line = Line(journal)
 
+    catalog = build_catalog(prices={"openai/priced": PriceConfig(input=1, output=2)})
+    toolbox = build_toolbox(["tests.api.shop_tools"], limits=ToolLimits())
+
     async def factory() -> Assembly:
-        catalog = build_catalog(prices={"openai/priced": PriceConfig(input=1, output=2)})
-        toolbox = build_toolbox([], limits=ToolLimits())
         return Assembly(configured, line, catalog, toolbox, runs)  # type: ignore[arg-type]
 
     app = create_app(factory, request_bytes_max=configured.limits.request_bytes_max)
@@ -233,7 +296,7 @@ async def serve(home: Path, **settings: Any) -> AsyncIterator[Service]:
     conforms = Conformity(app.openapi())
     try:
         async with httpx2.AsyncClient(base_url=url, event_hooks={"response": [conforms.check]}, timeout=20) as http:
-            yield Service(app, http, journal, line, runs, url)
+            yield Service(app, http, journal, line, runs, url, catalog, toolbox)
     finally:
         app.state.stopping.set()
         server.should_exit = True

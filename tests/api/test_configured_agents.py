@@ -22,6 +22,11 @@ GOOD = {"model": "openai/any", "tools": ["calculator"]}
         ({**GOOD, "tools": ["calculator", "fly"]}, r"\[agents.clerk\] tools.1: there is no tool 'fly'"),
         ({**GOOD, "tools": ["calculator", "calculator"]}, r"\[agents.clerk\] tools.1: .*twice"),
         ({**GOOD, "limits": {"max_turns": 0}}, r"\[agents.clerk\] limits.max_turns: "),
+        ({**GOOD, "budget": {"max_cost_usd": -1}}, r"\[agents.clerk\] budget.max_cost_usd: "),
+        ({**GOOD, "budget": {"max_cost_usd": float("nan")}}, r"\[agents.clerk\] budget.max_cost_usd: "),
+        ({**GOOD, "model": "openai/no-price", "budget": {"max_cost_usd": 1}}, r"budget.max_cost_usd: .*price"),
+        ({**GOOD, "policy": {"rules": [{"tool": "calc[", "action": "deny"}]}}, r"policy.rules.0.tool: "),
+        ({**GOOD, "policy": {"guardrails": ["no-such"]}}, r"policy.guardrails.0: "),
     ],
 )
 async def test_a_table_that_is_no_agent_ends_the_start_by_name_and_no_agent_is_stored(

@@ -14,7 +14,8 @@ FROZEN = {
     401: "missing_api_key invalid_api_key expired_api_key",
     402: "budget_exhausted budget_too_small",
     403: "insufficient_scope tool_denied",
-    404: "not_found run_not_found session_not_found agent_not_found result_not_found",
+    404: "not_found run_not_found session_not_found agent_not_found result_not_found approval_not_found "
+    "question_not_found message_not_found call_not_found",
     405: "method_not_allowed",
     409: "run_terminal invalid_transition session_busy stale_view approval_already_resolved approval_expired "
     "approval_stale tool_result_conflict idempotency_in_progress",
@@ -49,6 +50,16 @@ def test_error_codes_are_frozen() -> None:
         ("GET", "/v1/sessions/ses_none", 404, "session_not_found"),
         ("GET", "/v1/sessions/ses_none/messages", 404, "session_not_found"),
         ("GET", "/v1/agents/nobody", 404, "agent_not_found"),
+        ("GET", "/v1/approvals/apv_none", 404, "approval_not_found"),
+        ("GET", "/v1/approvals/qst_none", 404, "approval_not_found"),
+        ("GET", "/v1/questions/qst_none", 404, "question_not_found"),
+        ("GET", "/v1/questions/apv_none", 404, "question_not_found"),
+        ("GET", "/v1/runs/run_none/inbox", 404, "run_not_found"),
+        ("GET", "/v1/runs/run_none/ledger", 404, "run_not_found"),
+        ("DELETE", "/v1/runs/run_none/messages/msg_none", 404, "run_not_found"),
+        ("POST", "/v1/runs/run_none/pause", 404, "run_not_found"),
+        ("POST", "/v1/runs/run_none/resume", 404, "run_not_found"),
+        ("POST", "/v1/runs/run_none/calls/call_none/retry", 404, "run_not_found"),
         ("GET", "/v1/agents/nobody/versions", 404, "agent_not_found"),
     ],
 )

@@ -72,10 +72,17 @@ async def test_of_many_runs_for_one_session_at_once_one_wins(service: Service) -
 
 
 async def test_the_limits_of_a_run_are_its_own_word_over_the_agents_over_the_services(service: Service) -> None:
-    agent = {**AGENT, "limits": {"max_turns": 7, "max_tool_calls": 8}}
-    run = await service.new_run(agent_inline=agent, limits={"max_turns": 3})
-    assert run["limits"] == {"max_turns": 3, "max_tool_calls": 8}
-    assert (await service.new_run())["limits"] == {"max_turns": 100, "max_tool_calls": 1000}
+    own = {"calculator": {"max_calls": 2}}
+    agent = {**AGENT, "limits": {"max_turns": 7, "max_tool_calls": 8, "tools": own}}
+    run = await service.new_run(agent_inline=agent, limits={"max_turns": 3, "max_questions": 0})
+    rest = {"max_children": 50, "max_depth": 3, "tool_output_bytes_per_turn": None}
+    assert run["limits"] == {
+        "max_turns": 3, "max_tool_calls": 8, "max_questions": 0, **rest,
+        "tools": {"calculator": {"max_calls": 2, "on_exceed": "block"}},
+    }  # fmt: skip
+    assert (await service.new_run())["limits"] == {
+        "max_turns": 100, "max_tool_calls": 1000, "max_questions": 10, **rest, "tools": {},
+    }  # fmt: skip
 
 
 async def test_a_deadline_is_kept_to_the_second(service: Service) -> None:
@@ -178,7 +185,7 @@ async def test_a_graceful_cancel_is_an_order_to_the_workflow(service: Service) -
     run = await service.new_run()
     reply = await service.post(f"/v1/runs/{run['id']}/cancel", {"reason": "enough"})
     assert reply.status_code == 202
-    assert ("cancel", run["id"]) in service.runs.orders
+    assert await service.told(run["id"]) == ["cancel"]
     assert (await service.http.post(f"/v1/runs/{run['id']}/cancel")).status_code == 202, "a body is not needed"
 
 
@@ -197,13 +204,26 @@ async def test_a_run_that_was_never_started_is_cancelled_at_once(service: Servic
     assert (reply.status_code, reply.json()["status"]) == (200, "cancelled")
 
 
-async def test_a_graceful_cancel_without_temporal_says_so(service: Service) -> None:
+async def test_a_graceful_cancel_is_taken_while_temporal_is_away_and_heard_when_it_is_back(service: Service) -> None:
     run = await service.new_run()
     await service.journal.mark_workflow_started(run["id"])
     service.runs.away = True
+    reply = await service.post(f"/v1/runs/{run['id']}/cancel", {"reason": "enough"})
+    assert (reply.status_code, reply.json()["status"]) == (202, "queued")
+    service.runs.away = False
+    for _ in range(150):
+        if service.runs.heard:
+            break
+        await asyncio.sleep(0.1)
+    assert service.runs.heard == [("cancel", run["id"])]
+
+
+async def test_a_run_whose_workflow_was_ended_in_temporal_is_cancelled_at_once(service: Service) -> None:
+    run = await service.new_run()
+    await service.journal.mark_workflow_started(run["id"])
+    service.runs.open.clear()
     reply = await service.post(f"/v1/runs/{run['id']}/cancel", {})
-    assert (reply.status_code, reply.json()["code"]) == (503, "temporal_unavailable")
-    assert int(reply.headers["retry-after"]) > 0
+    assert (reply.status_code, reply.json()["status"]) == (200, "cancelled")
 
 
 @pytest.mark.parametrize("mode", ["graceful", "force"])
