@@ -114,9 +114,8 @@ def run_into_the_budget(api_url: str, vendors_url: str, strike: Strike, say: Say
             case type_ if type_ in TERMINAL_EVENTS:
                 say(f"run {type_.removeprefix('run.')}", "bold")
     run = api.get(f"/v1/runs/{run_id}")
-    say(
-        f"  spent ${run['budget']['spent']['cost_usd']} of ${BUDGET_USD}; last words: {one_line(run['output_text'] or '', 100)}"
-    )
+    spent = run["budget"]["spent"]["cost_usd"]
+    say(f"  spent ${spent} of ${BUDGET_USD}; last words: {one_line(run['output_text'] or '', 60)}")
     log = json.loads(Api(vendors_url).get_text("/_scripted/log", "application/json"))
     calls_of: dict[str, list[Object]] = {"completed": [], "disconnected": []}
     for line in log:
