@@ -59,7 +59,7 @@ _PREFIXES: dict[AskType, str] = {
 
 
 def ask(run: RunTransaction, new: NewAsk, arguments: Json) -> AskRow:
-    """Something new to ask, and its event. ``arguments`` are those of its call."""
+    """Something new to ask, and its event. ``arguments`` are those of its call. Read it again for the session."""
     row: dict[str, Any] = dict.fromkeys(asks.c.keys()) | {
         "id": new_id(_PREFIXES[new.type]), "project_id": run.project_id, "run_no": run.no,
         "session_no": run.session_no, "type": new.type, "status": "open", "call_id": plain(new.call_id),

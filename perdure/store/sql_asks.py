@@ -207,11 +207,12 @@ def give_results(connection: Connection, run_id: str, results: Sequence[ToolResu
     given: dict[str, ToolResult] = {}
     rows = []
     for result in results:
-        earlier = given.setdefault(plain(result.call_id), result)
-        if earlier is not result:
+        earlier = given.get(plain(result.call_id))
+        if earlier:
             if (earlier.text, earlier.is_error) != (result.text, result.is_error):
                 raise AskResolved(f"two results for the call {result.call_id!r}")
             continue
+        given[plain(result.call_id)] = result
         rows.append(_give_result(run, result, by))
     run.save()
     return rows

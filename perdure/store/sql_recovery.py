@@ -17,6 +17,7 @@ from perdure.store.ask_rows import (
     ask,
     cancel_asks,
     close_ask,
+    find_ask,
     mark_settled,
     newest_ask,
     open_asks_of,
@@ -127,7 +128,7 @@ def park_tool(connection: Connection, run_id: str, call_id: str, attempt: int, n
     run.append_once(say.tool_parked(shown, attempt, new.reason))
     row = ask(run, new, shown.arguments)
     run.save()
-    return row
+    return find_ask(run, row.id)
 
 
 def retry_call(connection: Connection, run_id: str, call_id: str, by: str, reason: str) -> CallRow:
