@@ -65,7 +65,7 @@ def decide(given: str, verdict: Verdict, *, call: str | None, where: Where) -> i
     approval = find_ask(api, given, ["approval"], call=call)
     body["args_sha256"] = approval["args_sha256"]  # what was found is what is decided
     print(send_decision(api, approval, {name: value for name, value in body.items() if value}))
-    return 0
+    return _shows_how(api, approval)
 
 
 def send_decision(api: Api, approval: Object, body: Object) -> str:
@@ -75,13 +75,14 @@ def send_decision(api: Api, approval: Object, body: Object) -> str:
     if after["status"] == "open":
         missing = after["quorum"] - len(after["votes"])
         return f"your approval counts: {len(after['votes'])} of {after['quorum']}, {missing} more needed for {what}"
-    watch = api.command("watch", after["run_id"])
-    return f"{_DECISIONS.get(after['decision'], after['decision'])}: {what}; `{watch}` shows how it goes on"
+    return f"{_DECISIONS.get(after['decision'], after['decision'])}: {what}"
 
 
 def respond(given: str, text: str, *, call: str | None, where: Where) -> int:
     """The result by hand: instead of an approved run of the tool, of a client's tool, or of a call that is stuck."""
     api = where.connect()
+    if given.startswith("ctc_"):
+        raise Failed(f"{given} is a client tool's call: name its run, and the call with --call")
     if given.startswith("apv_"):
         approval = find_ask(api, given, ["approval"], call=call)
     else:
@@ -96,10 +97,10 @@ def respond(given: str, text: str, *, call: str | None, where: Where) -> int:
         result = {"call_id": approval["call_id"], "output": _json_or_text(text)}
         api.post(f"/v1/runs/{approval['run_id']}/tool_results", {"results": [result]})
         print(f"answered: {subject(approval)} of {approval['run_id']}")
-        return 0
+        return _shows_how(api, approval)
     body = {"decision": "respond", "message": text, "args_sha256": approval["args_sha256"]}
     print(send_decision(api, approval, body))
-    return 0
+    return _shows_how(api, approval)
 
 
 def answer(given: str, pairs: Sequence[str], *, call: str | None, where: Where) -> int:
@@ -107,7 +108,7 @@ def answer(given: str, pairs: Sequence[str], *, call: str | None, where: Where) 
     question = find_ask(api, given, ["question"], call=call)
     if pairs:
         print(send_answers(api, question, answers_from(question, pairs)))
-        return 0
+        return _shows_how(api, question)
     if not sys.stdin.isatty():
         lines = "\n".join(f"  {each['id']}: {question_line(each)}" for each in question["questions"])
         raise Failed(f"say the answers as ID=VALUE, or answer in a terminal. {question['id']} asks:\n{lines}", status=2)
@@ -120,14 +121,13 @@ def answer(given: str, pairs: Sequence[str], *, call: str | None, where: Where) 
     except (LeftOpen, KeyboardInterrupt):
         print(f"\nleft open; answer it with `{api.command('answer', question['id'])}`", file=sys.stderr)
         return 130
-    return 0
+    return _shows_how(api, question)
 
 
 def send_answers(api: Api, question: Object, answers: Object) -> str:
     """Answer, and say so in a line. Refused."""
     after = api.post(f"/v1/questions/{question['id']}/answer", {"answers": answers})
-    said = one_line(shown_json(after["answers"]), 200)
-    return f"answered: {said}; `{api.command('watch', after['run_id'])}` shows how it goes on"
+    return f"answered: {one_line(shown_json(after['answers']), 200)}"
 
 
 def find_ask(api: Api, given: str, types: Sequence[str], *, call: str | None) -> Object:
@@ -227,6 +227,11 @@ def _json_or_text(text: str) -> Any:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
+
+
+def _shows_how(api: Api, ask: Object) -> int:
+    print(f"`{api.command('watch', ask['run_id'])}` shows how it goes on")
+    return 0
 
 
 def _an(type_: str) -> str:

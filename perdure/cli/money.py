@@ -58,7 +58,7 @@ def show_budget(run: str, change: Object, max_turns: int | None, *, as_json: boo
         print(f"it has no budget; `{set_it}` gives it one")
     else:
         print("\n".join(budget_lines(whole["budget"])))
-    print(f"turns      {whole['limits']['max_turns']:>12,} {whole['turns']:>12,}")
+    print(f"turns      {whole['turns']:,} of {whole['limits']['max_turns']:,}")
     if ledger:
         print(f"\nledger, the newest of {len(ledger)} entries last")
         Console(emoji=False, highlight=False, width=160).print(_ledger(ledger[-LEDGER_LINES:]))

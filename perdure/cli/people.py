@@ -87,6 +87,8 @@ class PeopleLines:
     def _question(self, type_: str, data: Event) -> Lines:
         id_ = data["question_id"]
         match type_:
+            case "question.asked" if self._command is None:
+                return []  # they are about to be asked, one after another
             case "question.asked":
                 questions = data["questions"]
                 lines = [(f"? {question_line(each)}", "magenta") for each in questions]

@@ -76,6 +76,7 @@ def examine() -> Iterator[SettingsProblem]:
 def _tools_and_models(settings: Settings) -> Iterator[SettingsProblem]:
     from perdure.providers.catalog import EndpointConfig, build_catalog
     from perdure.providers.port import UnknownModel
+    from perdure.tools.policy_check import policy_problems
     from perdure.tools.registry import build_toolbox
 
     try:
@@ -101,6 +102,9 @@ def _tools_and_models(settings: Settings) -> Iterator[SettingsProblem]:
             if toolbox.get(tool) is None:
                 known = ", ".join(toolbox.names())
                 yield _problem("agents", f"[agents.{name}] tools: there is no tool {tool!r}; there are: {known}")
+        described = toolbox.describe([tool for tool in agent.tools if toolbox.get(tool)])
+        for fault in policy_problems(agent.policy, described, at="policy"):
+            yield _problem("agents", f"[agents.{name}] {fault.pointer.replace('/', '.')}: {fault.message}")
 
 
 def _problem(what: str, found: str) -> SettingsProblem:

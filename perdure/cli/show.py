@@ -38,8 +38,10 @@ def show_run(run: str, *, as_json: bool, where: Where) -> int:
     if whole["budget"]:
         for line in budget_lines(whole["budget"]):
             say(line)
+    asked = {ask["id"] for ask in whole["pending_actions"]}  # they come with their commands below
     for waiting in whole["waiting_for"]:
-        say(f"waits for  {_waiting(waiting)}", "yellow")
+        if waiting["ref"] not in asked:
+            say(f"waits for  {_waiting(waiting)}", "yellow")
     temporal = api.get("/v1/info")["temporal"]
     if temporal["ui_url"]:
         say(f"Temporal   {temporal['ui_url']}/namespaces/{temporal['namespace']}/workflows/{run_id}")

@@ -23,6 +23,7 @@ ARGUMENTS_LINES_MAX = 60  # more than a screen is not read; the whole is a comma
 SETTLED = frozenset({"approval_already_resolved", "approval_expired", "run_terminal", "approval_stale"})
 
 _CHOICES = "[a]pprove, [d]eny, [e]dit, [l]ater"
+_KINDS = {"string": "your own words", "integer": "a whole number", "number": "a number", "boolean": "true or false"}
 _CHOICES_UNKNOWN = "[a] run it again, [d] leave it and tell the model, [r] give its result, [l]ater"
 
 
@@ -68,6 +69,7 @@ class Terminal:
                 self.console.print(prompt, style="bold", markup=False, end=" ")
                 self.console.file.flush()
             elif not (more := os.read(self._stdin, 65_536)):
+                self.console.print()
                 raise LeftOpen
             else:
                 self._typed += more
@@ -143,9 +145,9 @@ def ask_questions(terminal: Terminal, api: Api, question: Object) -> str:
         count = len(question["questions"])
         answers: Object = {}
         for number, asked in enumerate(question["questions"], 1):
-            terminal.say(
-                f"\n? {f'{number} of {count}: ' if count > 1 else ''}{clean(str(asked['question']))}", "bold magenta"
-            )
+            of = f"{number} of {count}: " if count > 1 else ""
+            later = "  (Ctrl-D: later)" if number == 1 else ""
+            terminal.say(f"\n? {of}{clean(str(asked['question']))}{later}", "bold magenta")
             answers[asked["id"]] = _ask_one(terminal, asked)
         try:
             return send_answers(api, question, answers)
@@ -172,7 +174,7 @@ def _how(asked: Object) -> str:
     if asked.get("options"):
         parts.append("numbers, separated by commas" if asked.get("multiple") else "a number")
     if not asked.get("options") or asked.get("free_form"):
-        parts.append("your own words" if _is_text(asked) else "JSON")
+        parts.append(_KINDS.get((asked.get("answer_schema") or {}).get("type", "string"), "JSON"))
     default = f" (Enter: {one_line(_words(asked['default']), 60)})" if asked.get("default") is not None else ""
     return " or ".join(parts) + default
 
@@ -200,11 +202,6 @@ def _choice(text: str, asked: Object) -> Any:
         if text.casefold() == _words(value).casefold():
             return value
     raise ValueError(f"{text!r} is none of the options: give one of the numbers 1 to {len(options)}")
-
-
-def _is_text(asked: Object) -> bool:
-    schema = asked.get("answer_schema")
-    return schema is None or schema.get("type") in (None, "string")
 
 
 def _words(value: Any) -> str:

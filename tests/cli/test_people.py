@@ -81,6 +81,8 @@ def test_an_approval_is_shown_with_its_rule_and_the_exact_commands_that_resolve_
 
 def test_who_is_asked_in_the_terminal_is_not_told_the_commands_too() -> None:
     assert len(shown([requested()], live=True, asks_here=True)) == 1
+    asked = event("question.asked", "call_2", question_id=QUESTION, questions=[COLOUR], expires_at_ms=1)
+    assert shown([asked], live=True, asks_here=True) == []
 
 
 def test_a_decision_says_what_who_and_why() -> None:

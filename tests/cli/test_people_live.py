@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from tests.cli.stack import UpProcess, environment, until
 from tests.cli.typist import Typist
 
 TOOLS = '''
+import time
 from pathlib import Path
 
 from perdure.tools import tool
@@ -26,6 +28,8 @@ def send_letter(to: str) -> str:
     """Post a letter."""
     with Path("letters.txt").open("a") as out:
         out.write(f"{to}\\n")
+    if to == "slow":
+        time.sleep(60)
     return f"posted to {to}"
 '''
 SCRIPTS = """
@@ -50,6 +54,10 @@ scripts:
                 - {id: sizes, question: "Which sizes?", options: [S, M, L], multiple: true}
                 - {id: count, question: "How many?", answer_schema: {type: integer, minimum: 1}}
       - {text: "So: {last_tool_result}"}
+  client:
+    turns:
+      - tool_calls: [{name: look_up, arguments: {what: weather}}]
+      - {text: "So: {last_tool_result}"}
   worker:
     generate: {turns: 500, tool: {name: current_time}, text: "Step {turn}", delay_seconds: 0.2}
 """
@@ -67,10 +75,11 @@ class People:
         assert status in (None, done.returncode), done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    def starts(self, text: str, model: str, *options: str) -> str:
-        tool = "ask_user" if model == "asker" else "current_time" if model == "worker" else "send_letter"
-        policy = ["--policy", str(self.folder / "policy.json")] if tool == "send_letter" else []
-        command = ["run", text, "--model", f"scripted/{model}", "--tool", tool, *policy, *options]
+    def starts(self, text: str, model: str, *options: str, policy: str | None = "policy.json") -> str:
+        tool = {"asker": "ask_user", "worker": "current_time"}.get(model, "send_letter")
+        if policy and tool == "send_letter":
+            options = ("--policy", str(self.folder / policy), *options)
+        command = ["run", text, "--model", f"scripted/{model}", "--tool", tool, *options]
         return str(json.loads(self(*command, "--no-follow", "--json"))["id"])
 
     def waits(self, run: str, status: str = "requires_action") -> dict[str, Any]:
@@ -186,6 +195,23 @@ def test_a_result_given_by_hand_is_what_the_model_sees(people: People) -> None:
     people("respond", run, "it was brought by hand")
     assert people.ended(run)["output_text"] == "So: it was brought by hand"
     assert people.letters("Gina") == []
+
+
+def test_a_client_tools_result_can_be_given_by_hand_and_so_can_that_of_a_call_that_is_stuck(people: People) -> None:
+    tool = {"name": "look_up", "description": "Look something up.", "parameters": {"type": "object"}}
+    body = {"agent_inline": {"model": "scripted/client"}, "client_tools": [tool], "input": "x"}
+    run = httpx2.post(people.up.up()["api_url"] + "/v1/runs", json=body, timeout=10, trust_env=False).json()["id"]
+    call = people.waits(run)["pending_actions"][0]
+    assert f"perdure respond {run} --call {call['call_id']} RESULT" in people("approvals", run)
+    assert "name its run" in people("respond", call["id"], "sunny", status=1)
+    people("respond", run, '{"sun": true}')
+    assert people.ended(run)["output_text"] == 'So: {"sun": true}'
+
+    run = people.starts("slow", "letter", policy=None)
+    until(lambda: people.letters("slow"))
+    stuck = people.up.get(f"/v1/runs/{run}/steps")["data"][1]["key"]
+    assert "the result of send_letter" in people("respond", run, "it is lost", "--call", stuck)
+    assert people.ended(run)["output_text"] == "So: it is lost"
 
 
 # In the terminal ---------------------------------------------------------------------------------------
@@ -356,8 +382,6 @@ def test_a_budget_holds_a_run_and_more_of_it_lets_it_go_on(people: People) -> No
 
 
 def test_a_policy_is_asked_without_calling_anything(people: People) -> None:
-    import httpx2
-
     agent = {"name": "clerk", "model": "scripted/letter", "tools": ["send_letter"], "policy": POLICY}
     made = httpx2.post(people.up.up()["api_url"] + "/v1/agents", json=agent, timeout=10, trust_env=False)
     assert made.status_code == 201, made.text

@@ -29,6 +29,10 @@ def refused(cwd: Path, *options: str, **env: str) -> list[str]:
         ('[endpoints.local]\nbase_url = "127.0.0.1:8080"', "settings: endpoints.local.base_url: "),
         ('[agents.clerk]\nmodel = "nobody/nothing"', "agents: [agents.clerk] model: no endpoint 'nobody'"),
         ('[agents.clerk]\nmodel = "scripted/tour"\ntools = ["fly"]', "agents: [agents.clerk] tools: "),
+        (
+            '[agents.clerk]\nmodel = "scripted/tour"\n[[agents.clerk.policy.rules]]\ntool = "fly"\naction = "ask"',
+            "agents: [agents.clerk] policy.rules.0.tool: ",
+        ),
         ("tools = ", "perdure.toml cannot be read: "),
     ],
 )
