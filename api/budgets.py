@@ -3,7 +3,7 @@ price, and a budget must pay for a first call."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from api.problems import FieldError, Problem, field_problem
@@ -81,7 +81,7 @@ def check_first_call(
     tools: Sequence[ToolDescription],
     content: Sequence[Block],
     budget: Budget | None,
-    pointer: str,
+    pointer_to: Callable[[str], str],
 ) -> None:
     """``budget_too_small``: not even the first call fits. What the session holds already is not counted here;
     the reservation before each call counts everything."""
@@ -96,7 +96,7 @@ def check_first_call(
             f"{found.limit} does not pay for the first model call: its input may have up to {bound} tokens, and an "
             "answer needs room beside it, as does the wrap-up that a tenth of each limit is kept aside for"
         )
-        raise field_problem("budget_too_small", f"{pointer}/{found.limit}", message)
+        raise field_problem("budget_too_small", pointer_to(found.limit), message)
 
 
 def contradictions(budget: BudgetDefinition, pointer: str) -> list[FieldError]:

@@ -114,9 +114,16 @@ async def resolve(assembly: Assembly, body: CreateRun, content: list[Block]) -> 
     of_agent = definition.get("budget", {})
     budget = resolved_budget(assembly.settings, of_agent, said)
     check_price(assembly, definition["model"], budget, "/budget/max_cost_usd")
-    where = "/budget" if said else "/agent" if agent else "/agent_inline/budget"
+
+    def pointer_to(limit: str) -> str:
+        """Where the limit of the budget was given."""
+        member = "max_cost_micros" if limit == "max_cost_usd" else limit
+        if member in said or member not in of_agent:
+            return f"/budget/{limit}"
+        return "/agent" if agent else f"/agent_inline/budget/{limit}"
+
     tools = run_toolbox(assembly.toolbox, definition).describe(run_tool_names(definition))
-    check_first_call(assembly, definition, tools, content, budget, where)
+    check_first_call(assembly, definition, tools, content, budget, pointer_to)
     limits = resolved_limits(assembly.settings, definition["limits"], body.limits.definition())
     return Resolved({**definition, "limits": limits}, agent, limits, budget)
 

@@ -55,6 +55,11 @@ class Courier:
             lane.next = asyncio.create_task(self._round(run_id, lane))
         return await asyncio.shield(lane.next)
 
+    @property
+    def has_open_lanes(self) -> bool:
+        """Whether it remembers any run: it does while a signal is under way, and for a moment afterwards."""
+        return bool(self._lanes)
+
     async def _quietly(self, run_id: str) -> None:
         try:
             if not await self.carry(run_id):

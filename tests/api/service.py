@@ -55,6 +55,7 @@ class ObedientRuns:
         self.open: set[str] = set()
         self.orders: list[tuple[str, str]] = []
         self.signals: list[tuple[str, list[int]]] = []
+        self.times: list[float] = []  # of the signals
         self.heard: list[tuple[str, str]] = []
         self.held: asyncio.Event | None = None  # while it is not set, signals hang
 
@@ -74,6 +75,7 @@ class ObedientRuns:
         if run_id not in self.open:
             return False
         self.signals.append((run_id, [order.number for order in orders]))
+        self.times.append(time.monotonic())
         self.heard += [(order.verb, run_id) for order in orders]
         return True
 

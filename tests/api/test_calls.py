@@ -79,9 +79,7 @@ async def test_a_large_result_is_kept_beside_the_transcript_and_read_back_whole(
 
 async def test_results_are_taken_all_or_none(service: Service) -> None:
     run_id, [one, two] = await searching(service, 2)
-    reply = await give(
-        service, run_id, {"call_id": one["call_id"], "output": 1}, {"call_id": "call_none", "output": 2}
-    )
+    reply = await give(service, run_id, {"call_id": one["call_id"], "output": 1}, {"call_id": "call_none", "output": 2})
     assert (reply.status_code, reply.json()["code"]) == (404, "call_not_found")
     assert len(await service.pending(run_id)) == 2
     reply = await give(service, run_id, *({"call_id": call["call_id"], "output": 1} for call in (one, two)))

@@ -151,9 +151,7 @@ async def test_the_whole_queue_is_replaced_at_once(service: Service) -> None:
     assert shown == [("c", "steer"), ("a", "enqueue")]
     events = await service.events(run["id"], "inbox.returned")
     assert [event["data"]["reason"] for event in events] == ["replaced"] * 3
-    bad = await service.http.put(
-        f"/v1/runs/{run['id']}/inbox", json={"messages": [{"content": "x"}, {"content": " "}]}
-    )
+    bad = await service.http.put(f"/v1/runs/{run['id']}/inbox", json={"messages": [{"content": "x"}, {"content": " "}]})
     assert (bad.status_code, bad.json()["errors"][0]["pointer"]) == (422, "/messages/1/content")
     assert len(await waiting(service, run["id"])) == 2
     assert (await service.http.put(f"/v1/runs/{run['id']}/inbox", json={"messages": []})).json()["data"] == []

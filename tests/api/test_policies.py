@@ -76,7 +76,8 @@ async def test_a_rule_that_can_never_apply_is_refused(service: Service) -> None:
 
 async def test_validating_an_agent_tells_all_that_storing_it_would_and_stores_nothing(service: Service) -> None:
     bad = {
-        "name": "x", **SHOP, "tools": ["charge", "ship", "fly"], "policy": {"rules": [{"tool": "ship[", "action": "ask"}]},
+        "name": "x", **SHOP, "tools": ["charge", "ship", "fly"],
+        "policy": {"rules": [{"tool": "ship[", "action": "ask"}]},
         "budget": {"max_tokens": 5, "max_output_tokens": 6}, "limits": {"tools": {"swim": {"max_calls": 1}}},
     }  # fmt: skip
     found = (await service.post("/v1/agents:validate", bad)).json()
@@ -107,7 +108,8 @@ CHARGES = {
         ({"tool": "charge", "arguments": {"amount": 99, "customer": "a"}}, "ask", "rules[1]"),
         ({"tool": "ship", "arguments": {"parcel": "p"}}, "ask", "tool"),
         ({"tool": "calculator", "arguments": {"expression": "1"}}, "allow", "default"),
-        ({"tool": "calculator", "arguments": {"expression": "1"}, "policy": {"default": "deny"}}, "deny", "run.default"),
+        ({"tool": "calculator", "arguments": {"expression": "1"}, "policy": {"default": "deny"}}, "deny",
+         "run.default"),
         ({"tool": "charge", "arguments": {"amount": 99, "customer": "a"},
           "policy": {"rules": [{"tool": "charge", "action": "allow"}]}}, "ask", "rules[1]"),
     ],
