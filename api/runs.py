@@ -316,6 +316,9 @@ async def update_run(given: Given, run_id: str, body: PatchRun) -> Response:
     run = await journal.get_run(run_id, PROJECT)
     if all(getattr(body, name) is None for name in PatchRun.model_fields):
         raise field_problem("validation_failed", "", "give labels, metadata, budget, limits or deadline", kind="empty")
+    for name in ("budget", "limits"):
+        if (part := getattr(body, name)) is not None and not part.definition():
+            raise field_problem("validation_failed", f"/{name}", "give at least one of its members", kind="empty")
     budget, limits = None, None
     if body.budget is not None:
         budget = changed_budget(run.budget, assembly.settings, body.budget.definition())

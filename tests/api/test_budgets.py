@@ -138,6 +138,8 @@ async def test_limits_and_the_deadline_change_while_the_run_lives(service: Servi
     ("body", "code", "pointer"),
     [
         ({}, "validation_failed", ""),
+        ({"budget": {}}, "validation_failed", "/budget"),
+        ({"limits": {"max_turns": None}}, "validation_failed", "/limits"),
         ({"budget": {"max_cost_usd": "NaN"}}, "validation_failed", "/budget/max_cost_usd"),
         ({"budget": {"max_cost_usd": -1}}, "validation_failed", "/budget/max_cost_usd"),
         ({"budget": {"max_tokens": 0}}, "validation_failed", "/budget/max_tokens"),
