@@ -62,8 +62,10 @@ def wanted_calls(state: RunState, now_ms: int) -> WantedCalls:
             count, alone = count + 1, not rule.parallel
     people = sorted({call.waits for call in state.open_calls if call.waits and not call.answered})
     idle: RunStatus | None = "requires_action" if people else "waiting" if rate_limited else None
-    written.sort(key=lambda action: action.key not in state.in_flight)
-    wanted += written[:WRITTEN_AT_ONCE_MAX]  # a model that asks for thousands of calls does not get as many workers
+    begun = [action for action in written if action.key in state.in_flight]
+    fresh = [action for action in written if action.key not in state.in_flight]
+    # A model that asks for thousands of calls does not get as many workers.
+    wanted += [*begun, *fresh[: max(0, WRITTEN_AT_ONCE_MAX - len(begun))]]
     return WantedCalls(tuple(wanted), wake_at_ms, idle, ", ".join(people) or f"rate_limit: {rate_limited}")
 
 

@@ -54,7 +54,7 @@ class Temper:
             echo=chance.choice((0.0, 0.05, 0.2)),
             crash=chance.choice((0.0, 0.01, 0.03)),
             asks=chance.choice((0.5, 0.9, 0.97, 0.97)),
-            calls_max=chance.choice((1, 2, 4, 15)),
+            calls_max=chance.choice((1, 2, 4, 8, 30)),
             cut_off=chance.choice((0.0, 0.0, 0.05, 0.2)),
             force=chance.choice((0.0,) * 9 + (0.01,)),
             decides=chance.choice((0.0, 0.05, 0.2, 0.5)),
@@ -165,7 +165,7 @@ class Law:
         rules: list[Rule] = []
         for arguments in range(ARGUMENTS):
             action: PolicyAction = default
-            if chance.random() < 0.5:
+            if default == "ask" or chance.random() < 0.5:  # what asks has these terms, not the default's three days
                 action = chance.choice(("allow", "allow", "allow", "ask", "ask", "deny"))
                 name = f"{layer}: {tool} {arguments}"
                 rules.append(Rule(name, tool, action, condition=str(arguments), terms=self.terms))

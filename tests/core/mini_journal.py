@@ -178,14 +178,14 @@ class MiniJournal:
     def _return(self, numbers: Iterable[int], reason: str) -> None:
         for number in numbers:
             self.inbox[number] = "returned"
-            self.write(f"inbox-{number}-over", f"inbox.returned: {reason}")
+            self.write(f"inbox-{number}-returned", f"inbox.returned: {reason}")
 
     def _apply(self, numbers: Numbers) -> None:
         for number in (number for first, last in numbers for number in range(first, last + 1)):
             if self.inbox.get(number) == "waiting":
                 self.inbox[number] = "applied"
                 self.ends_with_answer = False
-                self.write(f"inbox-{number}-over", "inbox.applied")
+                self.write(f"inbox-{number}-applied", "inbox.applied")
 
     # Money ----------------------------------------------------------------------------------------
 

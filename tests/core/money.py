@@ -23,6 +23,7 @@ def ledger_promises(journal: MiniJournal, bills: Mapping[tuple[str, int], Amount
         if entry.kind in ("settled", "corrected"):
             spent = _sum(spent, amount)
         if entry.kind in ("settled", "released"):
+            assert attempt in held, f"an attempt is settled once, but {attempt} was again"
             del held[attempt]
         balance = Account(Amount(*spent), Amount(*map(sum, zip(NOTHING, *held.values(), strict=True))))
         assert balance == entry.account, (
@@ -32,7 +33,7 @@ def ledger_promises(journal: MiniJournal, bills: Mapping[tuple[str, int], Amount
         _within_limits(entry, number, excused)
     assert not held, f"nothing is reserved at the end, but {held} is"
     _each_attempt_is_paid_once(journal, bills)
-    _overruns_are_told(journal)
+    _overruns_are_told(journal, bills)
     _warnings_are_given(journal)
 
 
@@ -73,9 +74,15 @@ def _each_attempt_is_paid_once(journal: MiniJournal, bills: Mapping[tuple[str, i
         )
 
 
-def _overruns_are_told(journal: MiniJournal) -> None:
-    flagged = sum(entry.overrun for entry in journal.ledger)
-    assert flagged == journal.told()["budget.overrun"], "what a vendor used beyond its allowance is told"
+def _overruns_are_told(journal: MiniJournal, bills: Mapping[tuple[str, int], Amount]) -> None:
+    """Recorded as it is, flagged in its line, said in an event."""
+    reserved = {
+        (entry.key, entry.attempt): _plain(entry.amount) for entry in journal.ledger if entry.kind == "reserved"
+    }
+    over = {attempt for attempt, bill in bills.items() if any(map(int.__gt__, _plain(bill), reserved[attempt]))}
+    flagged = {(entry.key, entry.attempt) for entry in journal.ledger if entry.overrun}
+    assert flagged == over, f"what vendors used beyond their allowance is flagged: {over}, but flagged were {flagged}"
+    assert journal.told()["budget.overrun"] == len(over), f"each overrun is told once, but {over} were not"
 
 
 def _warnings_are_given(journal: MiniJournal) -> None:

@@ -65,6 +65,7 @@ class Seen:
     starts: int = 0
     again: int = 0  # words and losses after which it may be started once more
     lost: bool = False
+    escalated_until_ms: int = 0
     given_up: str = ""  # the code of the answer that was begun
     answered: bool = False
 
@@ -80,7 +81,7 @@ class Witness:
         self.carries: dict[str, tuple[OutboxEvent, ...]] = {}  # by the actions in flight
         self.newest_carrier: dict[str, str] = {}  # of each event
         self.delivered_events: set[str] = set()  # whose newest carrier reported that it committed
-        self.told = ""
+        self.told = self.told_reason = ""
         self.heard: set[int] = set()  # numbers of orders that were delivered
         self.steering: set[int] = set()
         self.queued: set[int] = set()
@@ -130,6 +131,9 @@ class Witness:
             case AnswerCall():
                 self._answer_started(action)
             case SettleAsk(_, call_id):
+                newest = self.journal.newest_ask(call_id)
+                if newest and newest.type == "approval" and now_ms < self.calls[call_id].escalated_until_ms:
+                    self._broken(f"what was escalated has its time again, but {call_id} was settled at {now_ms}")
                 if self.calls[call_id].answered:
                     self._broken(f"what was asked about a call is settled while it matters, but {call_id} is answered")
             case Finish():
@@ -142,7 +146,7 @@ class Witness:
             if event.key in self.delivered_events:
                 self._broken(f"an event that is known to be committed is not carried again, but {event.key} was")
             if event.key not in self.newest_carrier:
-                self.told = STATUS_OF_EVENT[event.type]
+                self.told, self.told_reason = STATUS_OF_EVENT[event.type], str(event.data.get("reason", ""))
                 if event.type == "run.requires_action":
                     self._told_what_to_do(event)
             self.newest_carrier[event.key] = key
@@ -217,6 +221,12 @@ class Witness:
             )
         if action.over != call.over:
             self._broken(f"a tool over its budget is told by how much: {call.over}, not {action.over}")
+        for call_id, before in self.calls.items():
+            if call_id == action.call_id:
+                break
+            ready = before.may_run and not (before.starts or before.answered or before.lost or before.given_up)
+            if ready and self.journal.newest_ask(call_id) is None and not self.spec.rule(before.tool).rates:
+                self._broken(f"what can run runs in its order, but {action.call_id} was started before {call_id}")
         self.started_at.append((now_ms, action.rule.rates))
         for index, limit in enumerate(self.spec.rate_limits):
             window_ms = limit.window_seconds * 1_000
@@ -297,14 +307,30 @@ class Witness:
         if "run.started" not in known or (self.cancels and "run.cancelling" not in known):
             self._broken(f"what is to be told is on its way at once, but told or on the way are {known}")
         if goes_on := self.shall_be_called_off & self.flying.keys() - self.called_off:
-            self._broken(f"a message that interrupts calls off the model call at once, but {goes_on} went on")
+            self._broken(f"a call that a message interrupts or a person gives up is called off, but {goes_on} went on")
         self.shall_be_called_off.clear()
         self._stop_is_obeyed(now_ms)
+        models = [key for key, action in self.flying.items() if isinstance(action, CallModel) and not action.wrap_up]
+        if self._is_final() and set(models) - self.called_off:
+            self._broken(f"a model call is called off when its messages were withdrawn, but {models} went on")
         if self.forced:  # it is over, and the run will hear of it
             return
         self._status_is_true(now_ms, all_delivered)
         if all_delivered and not self._stopped(now_ms) and not self.paused and not self.finish:
             self._expiry_is_seen(now_ms)
+
+    def sleeps(self, until_ms: int) -> None:
+        """Nothing is in flight and nothing on its way: only time changes anything."""
+        if self.forced or self.cancels or self.paused:
+            return
+        for ask in self.journal.open_asks():
+            if ask.call_id in self.calls and until_ms > ask.expires_ms:
+                self._broken(f"a run wakes when what it waits for expires, but slept till {until_ms}: {ask}")
+        free_ms = [
+            at + self.spec.rate_limits[index].window_seconds * 1_000 for at, rates in self.started_at for index in rates
+        ]
+        if self.told == "waiting" and until_ms > max(free_ms):
+            self._broken(f"a run wakes when a rate limit lets a call start, but slept till {until_ms}")
 
     def _stop_is_obeyed(self, now_ms: int) -> None:
         if not self._stopped(now_ms) or self._is_final():
@@ -317,24 +343,27 @@ class Witness:
     def _status_is_true(self, now_ms: int, all_delivered: bool) -> None:
         at_work = [key for key, action in self.flying.items() if not isinstance(action, Record)]
         if self.cancels and not self.finish:
-            truth = "cancelling"
+            truth, why = "cancelling", self.told_reason
         elif self.finish or self._stopped(now_ms) or self._is_final() or self.called_off:
             return
         elif at_work:
-            truth = "running"
+            truth, why = "running", ""
         elif not all_delivered:
             return
         elif self.paused or (self.on_limit == "pause" and self._at_a_limit()):
-            truth = "paused"
+            truth, why = "paused", "user" if self.paused else f"budget_reached: {self.reached or 'max_turns'}"
         elif self._at_a_limit():  # its end waits for a record
             return
         elif any(ask.call_id in self.calls for ask in self.journal.open_asks()):
             truth = "requires_action"
+            why = ", ".join(sorted({ask.type for ask in self.journal.open_asks() if ask.call_id in self.calls}))
         else:
-            truth = "waiting"
+            truth, why = "waiting", self.told_reason
             self._something_is_rate_limited(now_ms)
-        if self.told != truth:
-            self._broken(f"the status told is what the run does: {truth}, but it was {self.told}")
+        if (self.told, self.told_reason) != (truth, why):
+            self._broken(
+                f"the status told is what the run does: {truth} {why}, but it was {self.told} {self.told_reason}"
+            )
 
     def _something_is_rate_limited(self, now_ms: int) -> None:
         for index, limit in enumerate(self.spec.rate_limits):
@@ -398,6 +427,9 @@ class Witness:
                     self.calls[call_id].lost = True
             case AskSettled(_, call_id, "answered"):
                 self._answered(call_id)
+            case AskSettled(_, call_id, "escalated", expires_ms):
+                if (asked := self.journal.newest_ask(call_id)) and asked.type == "approval":
+                    self.calls[call_id].escalated_until_ms = expires_ms
             case AskSettled(_, _, "failed"):
                 self.failure_seen = True
             case ActionCancelled(key) if key.startswith("tool-"):
@@ -431,6 +463,11 @@ class Witness:
                 self._again(order.call_id)
                 if order.call_id in self.calls:
                     self.calls[order.call_id].lost = False
+                    self.shall_be_called_off |= {
+                        key
+                        for key, action in self.flying.items()
+                        if isinstance(action, CallTool) and action.call_id == order.call_id
+                    }
             case "pause":
                 self.paused = True
             case "resume":

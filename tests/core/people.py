@@ -28,7 +28,7 @@ class People:
         world, temper = self.world, self.world.temper
         if world.perhaps(temper.message):
             self._speak()
-        if world.perhaps(temper.message / 3):
+        if world.perhaps(temper.message / 2):
             self._withdraw()
         if world.perhaps(temper.decides):
             self._decide_something()
@@ -59,6 +59,12 @@ class People:
         else:
             self._decide_something()
         return len(self.journal.post) > before
+
+    def decide_about(self, call_id: str) -> None:
+        """At the very instant at which its time is over."""
+        with suppress(Refused):
+            if ask := self.journal.newest_ask(call_id):
+                self._decide(ask)
 
     # Messages -------------------------------------------------------------------------------------
 

@@ -84,6 +84,9 @@ class World:
         budget = budget_drawn(chance, self.price, self.spec.on_limit) if self.spec.on_limit else None
         self.journal = self.core.journal(self.core.money, budget)
         self.witness = Witness(self.spec, self.journal)
+        for tool in self.spec.tools:  # what people have decided for the whole session, before this run
+            if self.perhaps(0.2):
+                self.witness.standing.add((tool.name, chance.randrange(ARGUMENTS)))
         self.now_ms = START_MS
         self.flights: dict[str, Flight] = {}
         self.zombies: list[Flight] = []  # activities nobody waits for any more; they still write
@@ -197,6 +200,7 @@ class World:
         elif not self.batch and not self.journal.post and not self.people.break_the_silence():
             if self.log[-1][0] >= self.shell.wake_at_ms:  # it was asked after its alarm
                 raise Violation("a run that waits has something to wait for")
+            self.witness.sleeps(self.shell.wake_at_ms)
             self.now_ms = self.shell.wake_at_ms - self.perhaps(0.3)
             self.people.act_at_the_last_moment()
             self.now_ms = self.shell.wake_at_ms
@@ -204,7 +208,7 @@ class World:
     def _bring_orders(self) -> None:
         """One signal: the oldest orders, or any when they come by several ways."""
         post = self.journal.post
-        count = self.chance.randint(1, len(post))
+        count = self.chance.randint(min(1, len(post)), len(post))
         if self.perhaps(self.temper.shuffled):
             self.chance.shuffle(post)
         for order in post[:count]:
@@ -303,6 +307,9 @@ class World:
                 flight.report = ToolAnswered(key, call_id)
             case SettleAsk(key, call_id):
                 flight.report = journal.settle_ask(key, call_id, flight.outbox, self.now_ms)
+                if self.perhaps(0.5):
+                    self.people.decide_about(call_id)
+                    self._bring_orders()
             case Record(key):
                 journal.carry(flight.outbox)
                 flight.report = Recorded(key)
@@ -372,7 +379,7 @@ class World:
         """Within what was reserved, or, now and then, beyond it."""
         grant = attempt.grant
         bound = grant.amount.tokens - grant.amount.output_tokens
-        inputs, outputs = self.chance.randint(bound // 2, bound), self.chance.randint(0, grant.output_tokens)
+        inputs, outputs = self.chance.randint(bound // 2, bound), self.chance.randint(0, max(0, grant.output_tokens))
         if self.perhaps(self.temper.overuse):
             inputs, outputs = inputs + self.chance.choice((0, 700)), grant.output_tokens + self.chance.choice((0, 500))
         return Amount(self.price(inputs, outputs) or 0, inputs + outputs, outputs)
