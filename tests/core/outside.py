@@ -265,7 +265,7 @@ class Witness:
         self.finish = outcome
         if self.failure_seen:
             right = outcome.status == "failed"
-        elif self._is_final():
+        elif self._is_final() and not self.wrapped_up:
             right = outcome.status == ("incomplete" if self.last_stop in CUT_OFF else "completed")
         else:
             spent = self.turns >= self.limits.max_turns - (self.on_limit == "wrap_up")
