@@ -6,6 +6,7 @@ leaves the state as it is: late and double deliveries are ordinary. Orders from 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import assert_never
 
@@ -35,9 +36,9 @@ from perdure.core.numbers import union, without
 from perdure.core.orders import answered, approved, cancelled, changed, obeyed, open_call, said_before
 from perdure.core.outbox import say
 from perdure.core.spec import RunSpec
-from perdure.core.state import Failure, Json, OpenCall, Outcome, RunState, Usage
+from perdure.core.state import Failure, Json, OpenCall, Outcome, RunState, RunStatus, Usage
 
-_EVENT_OF_STATUS = {
+_EVENT_OF_STATUS: Mapping[RunStatus, str] = {
     "running": "run.resumed",
     "waiting": "run.waiting",
     "requires_action": "run.requires_action",

@@ -43,10 +43,10 @@ class Temper:
     @staticmethod
     def drawn(chance: Random) -> Temper:
         return Temper(
-            message=chance.choice((0.0, 0.0, 0.02, 0.15)),
+            message=chance.choice((0.0, 0.02, 0.15)),
             cancel=chance.choice((0.0, 0.0, 0.005, 0.03)),
             pause=chance.choice((0.0, 0.0, 0.02)),
-            limits=chance.choice((0.0, 0.0, 0.02)),
+            limits=chance.choice((0.0, 0.02)),
             recover=chance.choice((0.0, 0.0, 0.03)),
             lost=chance.choice((0.0, 0.05, 0.3)),
             model_fails=chance.choice((0.0, 0.0, 0.05)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,7 +26,7 @@ def members_of(numbers: Numbers) -> set[int]:
 def is_tidy(numbers: Numbers) -> bool:
     """Disjoint, ascending, none touching the next: so equal sets are equal values."""
     ends = [end for interval in numbers for end in interval]
-    return ends == sorted(ends) and all(one[1] + 1 < other[0] for one, other in zip(numbers, numbers[1:], strict=False))
+    return ends == sorted(ends) and all(one[1] + 1 < other[0] for one, other in pairwise(numbers))
 
 
 @given(st.lists(st.integers(1, 40)))
