@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -97,7 +97,7 @@ class ModelCaller:
                         raise ModelTrouble(
                             "given_up", f"given up after {self.attempts_max} attempts: workers kept dying"
                         )
-                    async with _ended_by(self._interrupt(order, interrupts)):
+                    async with _ended_by(lambda: self._interrupt(order, interrupts)):
                         answer = await self._ask(run, model, order, begun, view, partial)
                 except ModelTrouble as trouble:
                     # A cause would enter history whole.
@@ -313,7 +313,7 @@ class ModelCaller:
 
 
 @asynccontextmanager
-async def _ended_by(watch: Coroutine[object, object, None]) -> AsyncIterator[None]:
+async def _ended_by(watch: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
     """Run the body; when ``watch`` returns first, the body is cancelled and _Interrupted raised."""
     body = asyncio.current_task()
     assert body is not None
@@ -321,7 +321,7 @@ async def _ended_by(watch: Coroutine[object, object, None]) -> AsyncIterator[Non
 
     async def strike() -> None:
         nonlocal struck
-        await watch
+        await watch()
         struck = True
         body.cancel()
 
