@@ -327,11 +327,14 @@ class MiniJournal:
                     self.give("answer", call_id=call_id)
         return call.result
 
-    def park_tool(self, ask: Asked) -> Asked:
-        """The ask that is open about this call is returned, if there is one."""
-        self.write(f"parked-{ask.call_id}-{len(self.asks)}", "tool.unknown")
+    def park_tool(self, ask: Asked, attempt: int) -> Asked | None:
+        """The ask that is open about this call is returned, if there is one; None when somebody has given up the
+        attempt, or ended the call, in between."""
         for open_ in self.open_asks(ask.call_id):
             return open_
+        if self.calls[ask.call_id].open != attempt:
+            return None
+        self.write(f"parked-{ask.call_id}-{len(self.asks)}", "tool.unknown")
         self.asks.append(ask)
         return ask
 

@@ -352,8 +352,8 @@ class Witness:
             return
         elif self.paused or (self.on_limit == "pause" and self._at_a_limit()):
             truth, why = "paused", "user" if self.paused else f"budget_reached: {self.reached or 'max_turns'}"
-        elif self._at_a_limit():  # its end waits for a record
-            return
+        elif self._at_a_limit() or self._a_lost_attempt_was_given_up():
+            return  # its end waits for a record; or the next attempt finds out
         elif any(ask.call_id in self.calls for ask in self.journal.open_asks()):
             truth = "requires_action"
             why = ", ".join(sorted({ask.type for ask in self.journal.open_asks() if ask.call_id in self.calls}))
@@ -364,6 +364,12 @@ class Witness:
             self._broken(
                 f"the status told is what the run does: {truth} {why}, but it was {self.told} {self.told_reason}"
             )
+
+    def _a_lost_attempt_was_given_up(self) -> bool:
+        """A person is asked about an attempt that another one has given up before: the run goes on with the next,
+        which finds the question."""
+        given_up = {order.call_id for order in self.journal.orders if order.verb == "retry_call"}
+        return any(ask.type == "unknown_outcome" and ask.call_id in given_up for ask in self.journal.open_asks())
 
     def _something_is_rate_limited(self, now_ms: int) -> None:
         for index, limit in enumerate(self.spec.rate_limits):

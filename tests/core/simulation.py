@@ -432,9 +432,12 @@ class World:
 
     def _unknown(self, flight: Flight, action: CallTool) -> None:
         """Nobody knows whether the call took effect: a person shall say, or the model is told."""
-        if self.spec.ask_about_unknown and not self.journal.calls[action.call_id].result:
+        if self.spec.ask_about_unknown:
             ask = Asked("unknown_outcome", action.call_id, self.now_ms + self.chance.choice((100, 5_000)))
-            flight.report = ToolParked(action.key, action.call_id, self.journal.park_tool(ask).expires_ms)
+            if asked := self.journal.park_tool(ask, flight.number):
+                flight.report = ToolParked(action.key, action.call_id, asked.expires_ms)
+            else:
+                flight.phase = -1  # to be tried again
         else:
             self.journal.commit_tool(action.call_id, "unknown")
             flight.report = ToolAnswered(action.key, action.call_id, "unknown")
