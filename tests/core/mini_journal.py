@@ -135,6 +135,9 @@ class MiniJournal:
             self.events.append((key, type_))
 
     def carry(self, outbox: Iterable[OutboxEvent]) -> None:
+        """What every transaction of an activity begins with."""
+        if self.status is not None:
+            raise RunOver(self.status)
         for event in outbox:
             self.write(event.key, event.type)
 
@@ -330,6 +333,7 @@ class MiniJournal:
     def park_tool(self, ask: Asked, attempt: int) -> Asked | None:
         """The ask that is open about this call is returned, if there is one; None when somebody has given up the
         attempt, or ended the call, in between."""
+        self.carry(())
         for open_ in self.open_asks(ask.call_id):
             return open_
         if self.calls[ask.call_id].open != attempt:

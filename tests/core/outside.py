@@ -265,8 +265,10 @@ class Witness:
         self.finish = outcome
         if self.failure_seen:
             right = outcome.status == "failed"
-        elif self._is_final() and not self.wrapped_up:
+        elif self._is_final() and outcome.status in ("completed", "incomplete") and not self.wrapped_up:
             right = outcome.status == ("incomplete" if self.last_stop in CUT_OFF else "completed")
+        elif self._is_final() and self.wrapped_up:  # what it was to wrap up was withdrawn in between
+            right = outcome.status in ("completed", "incomplete", "cancelled")
         else:
             spent = self.turns >= self.limits.max_turns - (self.on_limit == "wrap_up")
             right = {
@@ -320,11 +322,12 @@ class Witness:
             self._expiry_is_seen(now_ms)
 
     def sleeps(self, until_ms: int) -> None:
-        """Nothing is in flight and nothing on its way: only time changes anything."""
+        """Nothing is on its way, and what is in flight hangs: only time changes anything."""
         if self.forced or self.cancels or self.paused:
             return
+        at_work = {action.call_id for action in self.flying.values() if isinstance(action, CallTool)}
         for ask in self.journal.open_asks():
-            if ask.call_id in self.calls and until_ms > ask.expires_ms:
+            if ask.call_id in self.calls.keys() - at_work and until_ms > ask.expires_ms:
                 self._broken(f"a run wakes when what it waits for expires, but slept till {until_ms}: {ask}")
         free_ms = [
             at + self.spec.rate_limits[index].window_seconds * 1_000 for at, rates in self.started_at for index in rates
