@@ -47,7 +47,8 @@ from perdure.core.state import Failure, Usage
 from perdure.providers.estimate import price_of
 from perdure.providers.port import Answer, ModelCatalog, ModelRequest, ModelTrouble, Piece, UnknownModel
 from perdure.store.journal import Follower, Journal
-from perdure.store.rows import Begun, CallRow, Delta, JournalTrouble, ModelCommit, RunRow
+from perdure.store.rows import Begun, CallRow, Delta, ModelCommit, RunRow
+from perdure.store.trouble import JournalTrouble
 from perdure.tools.port import ToolBox
 
 _DELTA = {"text": "text.delta", "reasoning": "reasoning.delta", "tool_args": "tool_args.delta"}

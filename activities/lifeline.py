@@ -12,7 +12,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from perdure.contract import RUN_OVER
-from perdure.store.rows import JournalTrouble, RunOver
+from perdure.store.trouble import JournalTrouble, RunOver
 
 Result = TypeVar("Result")
 

@@ -19,7 +19,8 @@ from api.rendering import agent as render_agent
 from api.replies import AgentOut
 from api.reply import ListReply
 from api.requests import CreateAgent
-from perdure.store.rows import AgentRow, NotFound, Page
+from perdure.store.rows import AgentRow, Page
+from perdure.store.trouble import NotFound
 
 router = APIRouter(tags=["agents"], route_class=JsonRoute)
 

@@ -20,7 +20,8 @@ from api.replies import RunOut, StepOut
 from api.showing import show_run
 from perdure.assembly import Assembly
 from perdure.core.state import TERMINAL
-from perdure.store.rows import AskResolved, CallRow, NotFound, RunOver, ToolCommit, ToolResult
+from perdure.store.rows import CallRow, ToolCommit, ToolResult
+from perdure.store.trouble import AskResolved, NotFound, RunOver
 from perdure.tools.port import ToolTrouble
 from perdure.tools.result_text import result_text
 from perdure.tools.spool import preview

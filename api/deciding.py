@@ -12,7 +12,8 @@ from api.policies import problem_of_arguments, ruling_of
 from api.problems import FieldError, Problem, errors_problem, field_problem
 from perdure.assembly import Assembly
 from perdure.core.state import Json
-from perdure.store.rows import AskRow, Decision, NotFound
+from perdure.store.rows import AskRow, Decision
+from perdure.store.trouble import NotFound
 from perdure.tools.arguments import args_sha256
 
 

@@ -25,7 +25,8 @@ from perdure.assembly import Assembly
 from perdure.contract import AgentDefinition, Block, LimitsDefinition, ModelSettings
 from perdure.core.budget import Budget
 from perdure.providers.port import UnknownModel
-from perdure.store.rows import AgentRow, NotFound
+from perdure.store.rows import AgentRow
+from perdure.store.trouble import NotFound
 from perdure.tools.client_tools import client_tool_problems, run_tool_names, run_toolbox
 from perdure.tools.policy import normalized
 from perdure.tools.policy_check import limits_problems, policy_problems

@@ -25,7 +25,8 @@ from api.rendering import event
 from api.replies import EventOut
 from api.reply import ListReply
 from perdure.core.state import TERMINAL
-from perdure.store.rows import EventRow, JournalTrouble, RunRow
+from perdure.store.rows import EventRow, RunRow
+from perdure.store.trouble import JournalTrouble
 
 log = logging.getLogger("perdure.api")
 

@@ -23,7 +23,8 @@ from api.waiting import WAIT_SECONDS_MAX
 from perdure.assembly import Assembly
 from perdure.cli.place import read_up
 from perdure.runs import TemporalUnavailable
-from perdure.store.rows import INBOX_WAITING_MAX, JournalTrouble
+from perdure.store.rows import INBOX_WAITING_MAX
+from perdure.store.trouble import JournalTrouble
 from perdure.tools.client_tools import CLIENT_TOOLS_MAX
 from perdure.tools.policy_check import RULES_MAX
 

@@ -21,7 +21,8 @@ from api.bodies import JsonRequest, fingerprint
 from api.parts import PROJECT
 from api.problems import Problem, parameter_problem, problem_of
 from perdure.store.journal import Journal
-from perdure.store.rows import JournalTrouble, KeyInProgress, KeyReused, StoredReply
+from perdure.store.rows import StoredReply
+from perdure.store.trouble import JournalTrouble, KeyInProgress, KeyReused
 
 log = logging.getLogger("perdure.api")
 

@@ -22,7 +22,8 @@ from api.problems import Problem, declared, field_problem
 from api.reply import ListReply
 from perdure.contract import Block, TextBlock
 from perdure.core.state import TERMINAL
-from perdure.store.rows import NewMessage, RunOver
+from perdure.store.rows import NewMessage
+from perdure.store.trouble import RunOver
 
 router = APIRouter(tags=["messages"], route_class=JsonRoute)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from perdure.runs import Runs, TemporalUnavailable
 from perdure.store.journal import Journal
-from perdure.store.rows import JournalTrouble
+from perdure.store.trouble import JournalTrouble
 
 log = logging.getLogger("perdure.api")
 

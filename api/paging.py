@@ -9,7 +9,8 @@ from fastapi import Query
 
 from api.encoding import JsonReply
 from api.problems import parameter_problem
-from perdure.store.rows import InvalidCursor, Page
+from perdure.store.rows import Page
+from perdure.store.trouble import InvalidCursor
 
 Row = TypeVar("Row")
 

@@ -18,10 +18,10 @@ from starlette.responses import Response
 
 from api.encoding import encode
 from perdure.runs import TemporalUnavailable
-from perdure.store.rows import (
+from perdure.store.rows import AskRow
+from perdure.store.trouble import (
     AskExpired,
     AskResolved,
-    AskRow,
     AskStale,
     InboxFull,
     JournalTrouble,

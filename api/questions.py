@@ -20,7 +20,8 @@ from api.policies import checked_answers
 from api.problems import declared
 from api.reply import ListReply
 from perdure.assembly import Assembly
-from perdure.store.rows import AskRow, NotFound, Page
+from perdure.store.rows import AskRow, Page
+from perdure.store.trouble import NotFound
 
 QuestionStatus = Literal["open", "answered", "expired", "cancelled"]
 

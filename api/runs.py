@@ -32,7 +32,8 @@ from api.times import milliseconds
 from api.waiting import at_rest, preferred_wait, wait_until_at_rest
 from perdure.contract import Block, LimitsDefinition
 from perdure.core.state import RunStatus
-from perdure.store.rows import NewRun, NotFound, Page, RunRow
+from perdure.store.rows import NewRun, Page, RunRow
+from perdure.store.trouble import NotFound
 
 DEADLINE_DAYS_MAX = 400
 _DAY_MS = 86_400_000

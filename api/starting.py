@@ -11,7 +11,8 @@ from api.parts import Parts
 from perdure.assembly import Assembly
 from perdure.core.state import Failure
 from perdure.runs import TemporalUnavailable
-from perdure.store.rows import JournalTrouble, RunOver, RunRow
+from perdure.store.rows import RunRow
+from perdure.store.trouble import JournalTrouble, RunOver
 
 log = logging.getLogger("perdure.api")
 

@@ -21,7 +21,8 @@ from api.starting import end_workflow
 from perdure.core.happenings import Order, Verb
 from perdure.core.state import TERMINAL
 from perdure.runs import TemporalUnavailable
-from perdure.store.rows import JournalTrouble, RunOver, RunRow
+from perdure.store.rows import RunRow
+from perdure.store.trouble import JournalTrouble, RunOver
 
 log = logging.getLogger("perdure.api")
 

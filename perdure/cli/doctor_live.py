@@ -141,8 +141,8 @@ def journal() -> Iterator[Finding]:
 
 async def _journal(sql_url: str, blob_folder: Path) -> Finding:
     from perdure.store.migrate import SchemaMismatch
-    from perdure.store.rows import JournalTrouble
     from perdure.store.sql import open_journal
+    from perdure.store.trouble import JournalTrouble
 
     shown = sql_url.partition("://")[2].rpartition("@")[2].replace("//", "/")  # without a password
     try:

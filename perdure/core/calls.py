@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from perdure.core.actions import Action, AnswerCall, CallTool, SettleAsk
 from perdure.core.keys import answer_key, settle_key, tool_key
 from perdure.core.spec import PARALLEL_TOOLS_MAX, ToolRule
-from perdure.core.state import OpenCall, RunState, RunStatus
+from perdure.core.state import OUTSIDE, OpenCall, RunState, RunStatus
 
 WRITTEN_AT_ONCE_MAX = PARALLEL_TOOLS_MAX  # answers without a run, beside the calls that run
 SKIPPED = "not run: a message arrived that changes what is wanted; it follows"
@@ -60,13 +60,14 @@ def wanted_calls(state: RunState, now_ms: int) -> WantedCalls:
         else:
             wanted.append(CallTool(key, call.call_id, state.turn, rule, call.over))
             count, alone = count + 1, not rule.parallel
-    people = sorted({call.waits for call in state.open_calls if call.waits and not call.answered})
-    idle: RunStatus | None = "requires_action" if people else "waiting" if rate_limited else None
+    waits = sorted({call.waits for call in state.open_calls if call.waits and not call.answered})
+    outside = any(one in OUTSIDE for one in waits)
+    idle: RunStatus | None = "requires_action" if outside else "waiting" if waits or rate_limited else None
     begun = [action for action in written if action.key in state.in_flight]
     fresh = [action for action in written if action.key not in state.in_flight]
     # A model that asks for thousands of calls does not get as many workers.
     wanted += [*begun, *fresh[: max(0, WRITTEN_AT_ONCE_MAX - len(begun))]]
-    return WantedCalls(tuple(wanted), wake_at_ms, idle, ", ".join(people) or f"rate_limit: {rate_limited}")
+    return WantedCalls(tuple(wanted), wake_at_ms, idle, ", ".join(waits) or f"rate_limit: {rate_limited}")
 
 
 def _refusal(state: RunState, call: OpenCall) -> AnswerCall | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Effect = Literal["read", "idempotent", "once"]
-AnsweredBy = Literal["worker", "people", "client"]
+AnsweredBy = Literal["worker", "people", "client", "time", "family"]
 OnExceed = Literal["steer", "block"]
 OnLimit = Literal["wrap_up", "pause", "stop"]
 

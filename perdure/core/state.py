@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from perdure.core.numbers import Numbers
 from perdure.core.spec import RunSpec
 
-WaitsFor = Literal["", "approval", "question", "client_tool", "unknown_outcome"]
+WaitsFor = Literal["", "approval", "question", "client_tool", "unknown_outcome", "timer", "event", "children"]
+OUTSIDE: frozenset[WaitsFor] = frozenset(
+    {"approval", "question", "client_tool", "unknown_outcome"}
+)  # people and clients
 RunStatus = Literal[
     "scheduled", "queued", "running", "waiting", "requires_action", "paused", "cancelling",
     "completed", "incomplete", "failed", "cancelled", "expired",

@@ -15,10 +15,11 @@ from perdure.core.policy import ApprovalTerms
 from perdure.core.state import Json
 from perdure.store import ask_events
 from perdure.store.json_text import dump, load, plain
-from perdure.store.rows import AskRow, AskStatus, AskType, NewAsk, NotFound, Vote
+from perdure.store.rows import AskRow, AskStatus, AskType, NewAsk, Vote
 from perdure.store.run_transaction import RunTransaction, new_id
 from perdure.store.schema import asks, calls, messages, runs, sessions
 from perdure.store.sql_reading import arguments_of
+from perdure.store.trouble import NotFound
 
 SHOW_ASKS = (
     select(

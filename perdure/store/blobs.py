@@ -7,7 +7,7 @@ import os
 import secrets
 from pathlib import Path
 
-from perdure.store.rows import NotFound
+from perdure.store.trouble import NotFound
 
 PREFIX = "blob_"
 

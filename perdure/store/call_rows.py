@@ -16,9 +16,10 @@ from perdure.contract import Block
 from perdure.core.state import Failure, Json, Usage
 from perdure.store import events as say
 from perdure.store.json_text import dump, load, plain
-from perdure.store.rows import Begun, CallRow, NotFound
+from perdure.store.rows import Begun, CallRow
 from perdure.store.run_transaction import RunTransaction
 from perdure.store.schema import calls, messages
+from perdure.store.trouble import NotFound
 
 CALL_COLUMNS = [column for column in calls.c if column.name != "run_no"]
 _FIND = select(*CALL_COLUMNS).where(calls.c.run_no == bindparam("run"), calls.c.key == bindparam("call_key"))

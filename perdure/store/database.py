@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, RootTransaction, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from perdure.store.rows import JournalTrouble
+from perdure.store.trouble import JournalTrouble
 
 Result = TypeVar("Result")
 Work = Callable[[Connection], Result]

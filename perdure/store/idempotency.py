@@ -7,9 +7,10 @@ from typing import Any
 from sqlalchemy import Connection, and_, bindparam, delete, insert, select, update
 
 from perdure.store.json_text import dump, load, plain
-from perdure.store.rows import KeyInProgress, KeyReused, StoredReply
+from perdure.store.rows import StoredReply
 from perdure.store.run_transaction import now_ms
 from perdure.store.schema import idempotency_keys as keys
+from perdure.store.trouble import KeyInProgress, KeyReused
 
 TAKE_OVER_AFTER_MS = 10_000  # a request that has not been answered by then has lost its process
 

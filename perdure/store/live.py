@@ -21,9 +21,10 @@ from sqlalchemy import Connection, bindparam, func, insert, select, update
 from perdure.core.state import TERMINAL
 from perdure.store.database import Database
 from perdure.store.json_text import dump, plain
-from perdure.store.rows import Delta, JournalTrouble
+from perdure.store.rows import Delta
 from perdure.store.run_transaction import CHANNEL, now_ms
 from perdure.store.schema import calls, events, runs
+from perdure.store.trouble import JournalTrouble
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, inspect, text
 
 from perdure.store.database import PAGE_BYTES, Database, SqliteDatabase
-from perdure.store.rows import JournalTrouble
 from perdure.store.schema import HEAD
+from perdure.store.trouble import JournalTrouble
 
 if TYPE_CHECKING:  # Alembic costs 100 ms to import, and is needed only when there is something to migrate
     from alembic.config import Config

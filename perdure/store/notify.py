@@ -23,8 +23,8 @@ from typing import Any, Protocol
 from sqlalchemy.engine import URL
 
 from perdure.store.database import postgres_engine
-from perdure.store.rows import JournalTrouble
 from perdure.store.run_transaction import CHANNEL
+from perdure.store.trouble import JournalTrouble
 
 DATAGRAM_BYTES_MAX = 256  # a run id has 30
 BACKLOG_SUSPECT = 5  # Linux queues 10 datagrams or more: after a burst like this some may have been refused

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, RowMapping, Select, Table, select
 
 from perdure.store.json_text import plain
-from perdure.store.rows import InvalidCursor
+from perdure.store.trouble import InvalidCursor
 
 
 def page_of(

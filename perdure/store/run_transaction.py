@@ -18,8 +18,9 @@ from perdure.contract import Block, Role
 from perdure.core.state import TERMINAL, Failure, Json, OutboxEvent, RunStatus, Usage
 from perdure.store import events as say
 from perdure.store.json_text import dump, dump_map, plain
-from perdure.store.rows import NewEvent, NotFound, RunOver
+from perdure.store.rows import NewEvent
 from perdure.store.schema import events, ledger, messages, orders, runs, sessions
+from perdure.store.trouble import NotFound, RunOver
 
 _MUTABLE = (
     "status", "status_reason", "stop_reason", "error", "output_number", "last_number", "last_seq", "last_call",

@@ -10,9 +10,10 @@ from perdure.store.ask_rows import NEWEST_OF_CALL, SHOW_ASKS, ask_of, not_found
 from perdure.store.call_rows import ENDED
 from perdure.store.json_text import load, plain
 from perdure.store.paging import page_of
-from perdure.store.rows import AskRow, AskStatus, AskType, NotFound, Page
+from perdure.store.rows import AskRow, AskStatus, AskType, Page
 from perdure.store.schema import asks, calls, runs
 from perdure.store.sql_reading import RunPlace
+from perdure.store.trouble import NotFound
 
 _ONE = SHOW_ASKS.where(asks.c.id == bindparam("ask_id"), asks.c.project_id == bindparam("project_id"))
 _OPEN = (

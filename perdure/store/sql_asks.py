@@ -20,26 +20,11 @@ from perdure.store.ask_rows import ask, close_ask, find_ask, newest_ask, not_fou
 from perdure.store.call_answers import answer_call
 from perdure.store.call_rows import Call
 from perdure.store.json_text import dump, dump_sorted, load, plain
-from perdure.store.rows import (
-    AskExpired,
-    AskResolved,
-    AskRow,
-    AskStale,
-    AskStatus,
-    AskType,
-    Decision,
-    NewAsk,
-    NotEligible,
-    NotFound,
-    RunOver,
-    Scope,
-    ToolCommit,
-    ToolResult,
-    Vote,
-)
+from perdure.store.rows import AskRow, AskStatus, AskType, Decision, NewAsk, Scope, ToolCommit, ToolResult, Vote
 from perdure.store.run_transaction import RunTransaction
 from perdure.store.schema import asks, messages, runs
 from perdure.store.sql_orders import add_order
+from perdure.store.trouble import AskExpired, AskResolved, AskStale, NotEligible, NotFound, RunOver
 
 ANONYMOUS = "anonymous"  # whoever does not say who they are is the same person to us
 _WHOSE = (

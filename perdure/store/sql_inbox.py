@@ -12,11 +12,12 @@ from perdure.core.happenings import Order
 from perdure.core.numbers import Numbers, with_number
 from perdure.store import events as say
 from perdure.store.json_text import dump, load, plain
-from perdure.store.rows import INBOX_WAITING_MAX, InboxFull, InboxRow, NewMessage, NotFound, RunOver
+from perdure.store.rows import INBOX_WAITING_MAX, InboxRow, NewMessage
 from perdure.store.run_transaction import RunTransaction
 from perdure.store.schema import inbox
 from perdure.store.sql_orders import add_order
 from perdure.store.sql_reading import RunPlace
+from perdure.store.trouble import InboxFull, NotFound, RunOver
 
 _OF_RUN = select(inbox).where(inbox.c.run_no == bindparam("run"))
 _FIND = _OF_RUN.where(inbox.c.message_id == bindparam("message"))

@@ -13,8 +13,9 @@ from perdure.core.state import Json
 from perdure.store.call_rows import arguments_in, call_of
 from perdure.store.events import DELTAS
 from perdure.store.json_text import load, load_map, plain
-from perdure.store.rows import CallRow, EventRow, NotFound
+from perdure.store.rows import CallRow, EventRow
 from perdure.store.schema import calls, events, messages, runs, sessions
+from perdure.store.trouble import NotFound
 
 ROWS_MAX = 2**31 - 1  # SQLite and PostgreSQL take this as a limit, and no run has more
 _RUN = (

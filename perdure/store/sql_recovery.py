@@ -28,10 +28,11 @@ from perdure.store.ask_rows import (
 from perdure.store.call_answers import answer_call
 from perdure.store.call_rows import Call
 from perdure.store.json_text import dump, plain
-from perdure.store.rows import AskResolved, AskRow, CallRow, NewAsk, NotFound, ToolCommit
+from perdure.store.rows import AskRow, CallRow, NewAsk, ToolCommit
 from perdure.store.run_transaction import RunTransaction
 from perdure.store.sql_asks import give_up_attempt
 from perdure.store.sql_orders import add_order
+from perdure.store.trouble import AskResolved, NotFound
 
 _TOO_LATE = "Nobody decided about this call in time. It was not run."
 _NO_ANSWER = "Nobody answered in time."

@@ -17,11 +17,12 @@ from perdure.store.call_answers import close_all
 from perdure.store.json_text import dump, dump_map, load, load_map, plain
 from perdure.store.ledger_rows import account_of, budget_of, budget_text, write_limits
 from perdure.store.paging import page_of
-from perdure.store.rows import NewEvent, NewRun, NotFound, Page, RunOver, RunRow, SessionBusy
+from perdure.store.rows import NewEvent, NewRun, Page, RunRow
 from perdure.store.run_transaction import RunTransaction, new_id, now_ms, usage_of
 from perdure.store.schema import events, messages, run_labels, runs, sessions
 from perdure.store.sql_inbox import return_messages
 from perdure.store.sql_orders import add_order, forget_orders
+from perdure.store.trouble import NotFound, RunOver, SessionBusy
 
 _input, _output = messages.alias("input"), messages.alias("output")
 _SHOW = (

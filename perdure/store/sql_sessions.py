@@ -11,9 +11,10 @@ from perdure.contract import AgentDefinition
 from perdure.core.state import Json
 from perdure.store.json_text import dump, dump_map, dump_sorted, load, load_map, plain
 from perdure.store.paging import page_of
-from perdure.store.rows import AgentRow, NameTaken, NotFound, Page, SessionRow
+from perdure.store.rows import AgentRow, Page, SessionRow
 from perdure.store.run_transaction import new_id, now_ms
 from perdure.store.schema import agent_versions, agents, messages, sessions
+from perdure.store.trouble import NameTaken, NotFound
 
 _last_number = select(func.max(messages.c.number)).where(messages.c.session_no == sessions.c.no).scalar_subquery()
 _newest = messages.alias("newest")

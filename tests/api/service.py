@@ -35,8 +35,9 @@ from perdure.providers.port import ModelCatalog
 from perdure.runs import TemporalUnavailable
 from perdure.settings import Settings
 from perdure.store.journal import Follower, Journal
-from perdure.store.rows import Begun, JournalTrouble, ModelCommit, RunRow, ToolCommit
+from perdure.store.rows import Begun, ModelCommit, RunRow, ToolCommit
 from perdure.store.sql import open_journal
+from perdure.store.trouble import JournalTrouble
 from perdure.tools.limits import ToolLimits
 from perdure.tools.port import ToolBox
 from perdure.tools.registry import build_toolbox

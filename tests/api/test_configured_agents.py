@@ -10,7 +10,7 @@ import pytest
 from api.app import BadAgentSettings, store_configured_agents
 from perdure.assembly import assemble
 from perdure.settings import AgentSettings, Settings
-from perdure.store.rows import NotFound
+from perdure.store.trouble import NotFound
 
 GOOD = {"model": "openai/any", "tools": ["calculator"]}
 

@@ -14,20 +14,8 @@ from perdure.core.happenings import Order
 from perdure.core.policy import ApprovalTerms
 from perdure.core.state import Outcome
 from perdure.store.journal import Journal
-from perdure.store.rows import (
-    AskExpired,
-    AskResolved,
-    AskRow,
-    AskStale,
-    Decision,
-    InvalidCursor,
-    NewRun,
-    NotEligible,
-    NotFound,
-    RunOver,
-    ToolCommit,
-    ToolResult,
-)
+from perdure.store.rows import AskRow, Decision, NewRun, ToolCommit, ToolResult
+from perdure.store.trouble import AskExpired, AskResolved, AskStale, InvalidCursor, NotEligible, NotFound, RunOver
 from tests.store.asking import (
     OTHER_SHA,
     QUESTIONS,

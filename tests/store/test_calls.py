@@ -9,7 +9,8 @@ import pytest
 from perdure.core.happenings import CallAsked
 from perdure.core.state import Failure, Outcome, Usage
 from perdure.store.journal import Journal
-from perdure.store.rows import Begun, Delta, ModelCommit, NewMessage, NotFound, ToolCommit
+from perdure.store.rows import Begun, Delta, ModelCommit, NewMessage, ToolCommit
+from perdure.store.trouble import NotFound
 from tests.store.conftest import Open
 from tests.store.runs import ASK, MODEL, USAGE, all_events, asks, begin, new_run, outbox, said, text, types
 

@@ -18,9 +18,10 @@ from perdure.core.budget import KEPT_ASIDE_PERCENT, Amount, Ask, Budget, Grant
 from perdure.core.happenings import CallAsked
 from perdure.core.state import Failure, Outcome, Usage
 from perdure.store.journal import Journal
-from perdure.store.rows import Calibration, LedgerRow, ModelCommit, NewMessage, NewRun, NotFound, RulingShown, RunOver
+from perdure.store.rows import Calibration, LedgerRow, ModelCommit, NewMessage, NewRun, RulingShown
 from perdure.store.schema import ledger
 from perdure.store.sql import SqlJournal, open_journal
+from perdure.store.trouble import NotFound, RunOver
 from tests.store.conftest import Open
 from tests.store.runs import AGENT, ASK, FAR, MODEL, all_events, asks, begin, new_run, price, said, text, types
 

@@ -15,7 +15,8 @@ from perdure.core.numbers import Numbers
 from perdure.core.spec import Limits
 from perdure.core.state import Outcome
 from perdure.store.journal import Journal
-from perdure.store.rows import INBOX_WAITING_MAX, InboxFull, InboxRow, NewMessage, NotFound, RunOver
+from perdure.store.rows import INBOX_WAITING_MAX, InboxRow, NewMessage
+from perdure.store.trouble import InboxFull, NotFound, RunOver
 from tests.store.conftest import Open
 from tests.store.runs import ASK, MODEL, all_events, begin, new_run, outbox, said, text, types
 

@@ -10,7 +10,8 @@ from perdure.core.happenings import AskSettled
 from perdure.core.policy import ApprovalTerms, OnExpiry
 from perdure.core.state import Outcome
 from perdure.store.journal import Journal
-from perdure.store.rows import AskResolved, AskType, NotFound, RunRow, ToolCommit, ToolResult
+from perdure.store.rows import AskType, RunRow, ToolCommit, ToolResult
+from perdure.store.trouble import AskResolved, NotFound
 from tests.store.asking import SHA, approve, asking, deny, edit, new_ask, orders, result_of, the_ask
 from tests.store.runs import all_events, asks, begin, new_run, outbox, types
 

@@ -12,19 +12,10 @@ from ulid import ULID
 from perdure.core.state import Failure, OutboxEvent, Outcome
 from perdure.store.blobs import write_blob
 from perdure.store.journal import Journal
-from perdure.store.rows import (
-    InvalidCursor,
-    KeyInProgress,
-    KeyReused,
-    NameTaken,
-    NewMessage,
-    NotFound,
-    RunOver,
-    SessionBusy,
-    StoredReply,
-)
+from perdure.store.rows import NewMessage, StoredReply
 from perdure.store.schema import idempotency_keys
 from perdure.store.sql import SqlJournal
+from perdure.store.trouble import InvalidCursor, KeyInProgress, KeyReused, NameTaken, NotFound, RunOver, SessionBusy
 from tests.store.conftest import Open
 from tests.store.runs import AGENT, ASK, FAR, all_events, asks, begin, new_run, outbox, said, text, types
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from perdure.core.state import Outcome
 from perdure.store.journal import Journal
 from perdure.store.notify import Followers, SocketNotifier, socket_folder
-from perdure.store.rows import Delta, NewMessage, NotFound, RunOver, ToolCommit
+from perdure.store.rows import Delta, NewMessage, ToolCommit
 from perdure.store.sql import open_journal
+from perdure.store.trouble import NotFound, RunOver
 from tests.store.conftest import Open
 from tests.store.runs import ASK, MODEL, all_events, asks, begin, new_run, outbox, types
 

@@ -20,9 +20,10 @@ from perdure.store.database import Database, Result, SqliteDatabase, Work
 from perdure.store.journal import Journal
 from perdure.store.live import LiveLane
 from perdure.store.migrate import SchemaMismatch, alembic_config
-from perdure.store.rows import Delta, JournalTrouble, NewRun, ToolCommit
+from perdure.store.rows import Delta, NewRun, ToolCommit
 from perdure.store.schema import HEAD, metadata
 from perdure.store.sql import SqlJournal, open_journal
+from perdure.store.trouble import JournalTrouble
 from tests.postgres import PostgresServer
 from tests.store.conftest import Open
 from tests.store.runs import AGENT, FAR, USAGE, all_events, asks, begin, new_run, outbox, said, types

@@ -1,0 +1,87 @@
+"""The trouble the journal can be in, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from perdure.core.state import RunStatus
+
+if TYPE_CHECKING:
+    from perdure.store.rows import AskRow
+
+
+class JournalTrouble(Exception):
+    """The journal cannot be reached or is locked; nothing was written. Trying again is right."""
+
+
+class NotFound(Exception):
+    """No such object in this project. ``kind`` is ``run``, ``session``, ``agent``, ``call``, ``message``,
+    ``approval``, ``question``, ``ask`` or ``blob``."""
+
+    def __init__(self, kind: str, id_: str) -> None:
+        super().__init__(f"no {kind} {id_!r}")
+        self.kind, self.id = kind, id_
+
+
+class SessionBusy(Exception):
+    """The session has an active run: ``run_id``."""
+
+    def __init__(self, session_id: str, run_id: str) -> None:
+        super().__init__(f"session {session_id} is busy with run {run_id}")
+        self.session_id, self.run_id = session_id, run_id
+
+
+class RunOver(Exception):
+    """The run is terminal in the journal: nothing is written to it any more."""
+
+    def __init__(self, run_id: str, status: RunStatus) -> None:
+        super().__init__(f"run {run_id} is {status}")
+        self.run_id, self.status = run_id, status
+
+
+class AskResolved(Exception):
+    """The ask, or the call, was decided or answered before in another way. ``row`` is the ask, if there is one."""
+
+    def __init__(self, what: str, row: AskRow | None = None) -> None:
+        super().__init__(what)
+        self.row = row
+
+
+class AskExpired(Exception):
+    """The ask's time is over, whether anybody has noticed yet or not."""
+
+
+class AskStale(Exception):
+    """The decision was about other arguments than the call has now: ``args_sha256`` is the hash of those."""
+
+    def __init__(self, ask_id: str, args_sha256: str) -> None:
+        super().__init__(f"the arguments of {ask_id} are not the ones that were shown")
+        self.args_sha256 = args_sha256
+
+
+class NotEligible(Exception):
+    """This person may not decide this: they asked for the run, or have voted already."""
+
+
+class InboxFull(Exception):
+    """As many messages as a run may have wait already: ``INBOX_WAITING_MAX``."""
+
+
+class NameTaken(Exception):
+    """Another agent of the project has this name: an agent cannot be renamed to it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"another agent is named {name!r}")
+        self.name = name
+
+
+class InvalidCursor(Exception):
+    """A list cursor that this journal never gave out."""
+
+
+class KeyReused(Exception):
+    """The idempotency key came before with another body."""
+
+
+class KeyInProgress(Exception):
+    """The first request with this idempotency key is still being answered."""
