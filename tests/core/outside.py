@@ -235,11 +235,12 @@ class Witness:
                 self._broken(f"at most {limit.max_calls} calls start within {window_ms} ms, but {len(within)} did")
 
     def _is_approved(self, call_id: str) -> bool:
-        arguments, asked = self.journal.calls[call_id].arguments, self.journal.newest_ask(call_id)
-        if asked is None:
+        """By enough people, for the arguments that the call has now; or people did not have to be asked again."""
+        arguments = self.journal.calls[call_id].arguments
+        asks = [ask for ask in self.journal.asks if ask.call_id == call_id and ask.type == "approval"]
+        if not asks:
             return (self.calls[call_id].tool, arguments) in self.standing
-        quorum = max(ask.quorum for ask in self.journal.asks if ask.call_id == call_id)
-        return len(self.approvals.get(call_id, {}).get(arguments, ())) >= quorum
+        return len(self.approvals.get(call_id, {}).get(arguments, ())) >= asks[-1].quorum
 
     def _answer_started(self, action: AnswerCall) -> None:
         call = self.calls[action.call_id]
@@ -265,9 +266,9 @@ class Witness:
         self.finish = outcome
         if self.failure_seen:
             right = outcome.status == "failed"
-        elif self._is_final() and outcome.status in ("completed", "incomplete") and not self.wrapped_up:
+        elif self._is_final() and not self.wrapped_up:
             right = outcome.status == ("incomplete" if self.last_stop in CUT_OFF else "completed")
-        elif self._is_final() and self.wrapped_up:  # what it was to wrap up was withdrawn in between
+        elif self._is_final():  # what it was to wrap up was withdrawn in between
             right = outcome.status in ("completed", "incomplete", "cancelled")
         else:
             spent = self.turns >= self.limits.max_turns - (self.on_limit == "wrap_up")
