@@ -356,7 +356,7 @@ class Witness:
             return
         elif self.paused or (self.on_limit == "pause" and self._at_a_limit()):
             truth, why = "paused", "user" if self.paused else f"budget_reached: {self.reached or 'max_turns'}"
-        elif self._at_a_limit() or self._a_lost_attempt_was_given_up():
+        elif self.wrapped_up or self._at_a_limit() or self._a_lost_attempt_was_given_up():
             return  # its end waits for a record; or the next attempt finds out
         elif any(ask.call_id in self.calls for ask in self.journal.open_asks()):
             truth = "requires_action"
