@@ -10,7 +10,7 @@ from tests.e2e.ledgers import held, ledger
 from tests.e2e.stack import Stack
 from tests.e2e.story import told_well, types
 
-SPENDER = "scripted/spender"
+SPENDER = "scripted/big-spender"
 
 
 def spend(stack: Stack, **budget: Any) -> dict[str, Any]:

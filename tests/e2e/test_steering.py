@@ -110,7 +110,7 @@ def test_a_paused_run_finishes_its_call_and_starts_nothing_until_it_is_resumed(s
 
 
 def test_a_cancelled_run_says_what_is_done_when_it_has_done_something(stack: Stack) -> None:
-    run_id = str(stack.post_run("scripted/spender", ["calculator"], limits={"max_turns": 1_000})["id"])
+    run_id = str(stack.post_run("scripted/big-spender", ["calculator"], limits={"max_turns": 1_000})["id"])
     stack.wait_until(lambda: stack.run(run_id)["turns"] >= 3, "it works")
     assert stack.http.post(f"/v1/runs/{run_id}/cancel", json={"reason": "enough"}).status_code == 202
     ended = stack.wait_for_end(run_id)

