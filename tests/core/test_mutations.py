@@ -76,7 +76,11 @@ ORDERS = [
     Mutation("an order is heard twice", orders, "if contains(state.orders, order.number):", "if False:"),
     Mutation("a cancel is told each time", orders, "    if state.cancel:", "    if False:"),
     Mutation(
-        "a cancel comes in after the end", orders, "    if state.finishing:\n        return state\n    if", "    if"
+        "a cancel comes in after the end",
+        orders,
+        "    if state.finishing:\n        return state\n    if",
+        "    if",
+        costs=True,
     ),
     Mutation("the second cancel is ignored", orders, "replace(state.cancel, at_once=True)", "state.cancel"),
     Mutation("a pause is ignored", decide, "    if state.paused:", "    if False:"),
@@ -85,7 +89,13 @@ ORDERS = [
     Mutation(
         "a limit raised late is ignored", orders, 'reached=state.reached if last else ""', "reached=state.reached"
     ),
-    Mutation("a raised limit takes back the last words", orders, 'reached=state.reached if last else ""', 'reached=""'),
+    Mutation(
+        "a raised limit takes back the last words",
+        orders,
+        'reached=state.reached if last else ""',
+        'reached=""',
+        costs=True,
+    ),
     Mutation("the deadline is not moved", orders, "order.deadline_ms or state", "state"),
     Mutation("a message is lost", orders, "steering=with_number(state.steering, order.number)", "steering=()"),
     Mutation("a message does not wake the run", orders, " or not state.open_calls", ""),
@@ -123,12 +133,13 @@ ORDERS = [
     Mutation("a call that was called off is taken up again", evolve, "recalled=state.recalled + 1", "recalled=0"),
     Mutation("a steered turn goes on", calls, "elif not state.steering:", "elif True:"),
     Mutation("a skip is taken back", evolve, "refusal=action.message, refusal_code=action.code", "over=0"),
-    Mutation("what has begun is called skipped", calls, "    elif call.begun:", "    elif False:"),
+    Mutation("what has begun is called skipped", calls, "    elif call.begun:", "    elif False:", costs=True),
     Mutation(
         "a message answers nothing and the model is called",
         evolve,
         "awaits_reply=bool(state.steering or state.queued)",
         "awaits_reply=True",
+        costs=True,
     ),
     Mutation(
         "the status is not told",
@@ -186,6 +197,7 @@ PEOPLE = [
         mini_journal,
         "call.arguments, ask.votes = edited, []",
         "call.arguments = edited",
+        costs=True,
     ),
     Mutation(
         "an approval lifts nothing",
@@ -266,7 +278,11 @@ LIMITS = [
     Mutation("no turn is kept for the last words", decide, "kept_aside = 1 if", "kept_aside = 0 if"),
     Mutation("a limit that was reached does not hold", decide, "    if state.reached:\n", "    if False:\n"),
     Mutation(
-        "a reached limit that pauses ends the run", decide, 'if state.spec.on_limit == "pause":', "if False:", True
+        "a reached limit that pauses ends the run",
+        decide,
+        'if state.spec.on_limit == "pause":',
+        "if False:",
+        costs=True,
     ),
     Mutation(
         "a last call that cannot be had is asked for for ever",
@@ -291,7 +307,11 @@ MONEY = [
         "if cost is not None and cost // 2 <= micros:",
     ),
     Mutation(
-        "nothing is kept aside for the last words", budget, "KEPT_ASIDE_PERCENT = 10", "KEPT_ASIDE_PERCENT = 0", True
+        "nothing is kept aside for the last words",
+        budget,
+        "KEPT_ASIDE_PERCENT = 10",
+        "KEPT_ASIDE_PERCENT = 0",
+        costs=True,
     ),
     Mutation("a settlement is forgotten", mini_journal, "self._settle(answer.key, attempt, actual)", "pass"),
     Mutation("a settlement leaves the reservation", budget, "account.reserved.minus(reserved))", "account.reserved)"),
