@@ -3,11 +3,15 @@ so, what was said is done once, and a run that waits waits through anything."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from temporalio.api.sdk.v1 import WorkflowMetadata
+from temporalio.client import Client
+from temporalio.common import SearchAttributeKey
 
 from tests.e2e.stack import Stack
 from tests.e2e.story import effects, told_well, types
@@ -246,3 +250,23 @@ def test_a_call_that_fails_the_same_way_again_and_again_is_refused(stack: Stack)
     assert started == 3
     codes = [event["data"]["code"] for event in stack.events(run_id) if event["type"] == "tool.failed"]
     assert codes[3:] == ["repeated_failure"] * 3
+
+
+def test_temporals_ui_shows_what_a_run_waits_for_and_the_command_that_resolves_it(stack: Stack) -> None:
+    run_id = start(stack, "booking-once")
+    [approval] = pending(stack, run_id)
+    stack.wait_until(lambda: stack.run(run_id)["status"] == "requires_action", "the status says so")
+
+    async def details() -> str:
+        client = await Client.connect(stack.temporal.address)
+        handle = client.get_workflow_handle(run_id)
+        metadata = await handle.query("__temporal_workflow_metadata", result_type=WorkflowMetadata)
+        found = (await handle.describe()).typed_search_attributes
+        assert found[SearchAttributeKey.for_bool("NeedsAction")] is True
+        return str(metadata.current_details)
+
+    shown = asyncio.run(details())
+    assert "requires_action" in shown
+    assert f"perdure approve {run_id} --call {approval['call_id']}" in shown
+    decide(stack, approval, decision="deny")
+    stack.wait_for_end(run_id)

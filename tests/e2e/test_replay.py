@@ -39,10 +39,32 @@ class Histories:
             "failed": stack.post_run("scripted/doomed")["id"],
             "cancelled": stack.post_run("scripted/held")["id"],
         }
+        ids["asked"] = self._asked(stack)
         stack.wait_until(lambda: stack.held("held") == 1, "the model talks")
         stack.http.post(f"/v1/runs/{ids['cancelled']}/cancel", json={"mode": "graceful", "reason": "enough"})
         self.runs = {name: stack.wait_for_end(run_id) for name, run_id in ids.items()}
         self.chains = {name: asyncio.run(self._chain(run_id)) for name, run_id in ids.items()}
+
+    def _asked(self, stack: Stack) -> str:
+        """A run that met everything an order can be: an approval, messages of two kinds, a pause, a raised limit."""
+        policy = {"rules": [{"tool": "book_once", "action": "ask"}]}
+        budget = {"max_cost_usd": "1.00"}
+        run_id = str(
+            stack.post_run("scripted/two-bookings", ["book_once", "book_idempotent"], policy=policy, budget=budget)[
+                "id"
+            ]
+        )
+        stack.wait_until(lambda: bool(stack.run(run_id)["pending_actions"]), "the run asks")
+        stack.http.post(f"/v1/runs/{run_id}/pause", json={}).raise_for_status()
+        stack.wait_until(lambda: stack.run(run_id)["status"] == "paused", "the run pauses")
+        body = {"content": "secret-message", "delivery": "enqueue"}
+        stack.http.post(f"/v1/runs/{run_id}/messages", json=body).raise_for_status()
+        stack.http.patch(f"/v1/runs/{run_id}", json={"budget": {"max_cost_usd": "2.00"}}).raise_for_status()
+        [action] = stack.run(run_id)["pending_actions"]
+        body = {"decision": "approve", "message": "secret-reason", "scope": "run"}
+        stack.http.post(f"/v1/approvals/{action['id']}/decide", json=body).raise_for_status()
+        stack.http.post(f"/v1/runs/{run_id}/resume", json={}).raise_for_status()
+        return run_id
 
     async def _chain(self, run_id: str) -> list[WorkflowHistory]:
         """All executions of a run, the newest first."""
@@ -86,9 +108,10 @@ class Hasty(AgentRun):
         return await super().run(start)
 
 
-@pytest.mark.parametrize("name", ["parallel", "long", "failed", "cancelled"])
+@pytest.mark.parametrize("name", ["parallel", "long", "failed", "cancelled", "asked"])
 def test_a_run_of_today_is_understood_by_the_workflow_of_tomorrow(histories: Histories, name: str) -> None:
     expected = {"parallel": "completed", "long": "completed", "failed": "failed", "cancelled": "cancelled"}
+    expected["asked"] = "completed"
     assert histories.runs[name]["status"] == expected[name]
     for history in histories.chains[name]:
         assert asyncio.run(replayed(history)) is None
@@ -125,7 +148,7 @@ def test_nothing_that_was_said_enters_temporals_history_when_previews_are_off(hi
     assert "secret-trouble" in steps[0]["error"]["message"]
     found = {
         event.event_type: event
-        for history in (*histories.chains["parallel"], *histories.chains["failed"])
+        for history in (*histories.chains["parallel"], *histories.chains["failed"], *histories.chains["asked"])
         for event in history.events
         if b"secret" in event.SerializeToString()
     }
