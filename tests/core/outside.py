@@ -19,6 +19,7 @@ from perdure.core.happenings import (
     BudgetReached,
     CallAsked,
     CancelRequested,
+    EndedElsewhere,
     Happening,
     ModelFailed,
     ModelInterrupted,
@@ -100,7 +101,7 @@ class Witness:
         self.people_again: Counter[str] = Counter()  # how often a person let a call run again
         self.bills: dict[tuple[str, int], Amount] = {}  # what the vendors said attempts have used
         self.cancels = 0
-        self.paused = self.failure_seen = self.forced = self.wrapped_up = self.last_final = False
+        self.paused = self.failure_seen = self.forced = self.over = self.wrapped_up = self.last_final = False
         self.reached = ""
         self.last_stop = ""
         self.shall_be_called_off: set[str] = set()
@@ -401,7 +402,10 @@ class Witness:
         self.called_off.discard(key)
 
     def delivered(self, happening: Happening) -> None:
-        """A first delivery; echoes are not told."""
+        """A first delivery; echoes are not told. A run that has heard of its end hears nothing more."""
+        self.over = self.over or isinstance(happening, EndedElsewhere)
+        if self.over:
+            return
         if isinstance(happening, ModelResponded | ModelInterrupted | ToolAnswered | AskSettled | Recorded):
             carried = [event.key for event in self.carries[happening.key]]
             self.delivered_events.update(event for event in carried if self.newest_carrier[event] == happening.key)
