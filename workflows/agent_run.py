@@ -13,9 +13,9 @@ from temporalio import workflow
 with workflow.unsafe.imports_passed_through():
     from perdure.contract import SIGNAL_ORDERS, WORKFLOW, AgentRunInput, Orders
     from perdure.core.actions import Action, Decision, Done, InFlight
-    from perdure.core.decide import decide
+    from perdure.core.decide import decide, untold
     from perdure.core.evolve import begin, evolve
-    from perdure.core.happenings import CancelRequested, Happening, Started, StatusReached
+    from perdure.core.happenings import CancelRequested, Happening, Started
     from perdure.core.state import Outcome
     from workflows.perform import activity_for, happening_of
     from workflows.shown import details, show_end, show_status
@@ -65,10 +65,9 @@ class AgentRun:
             self._state = evolve(self._state, self._happened.pop(0))
 
     def _decision(self) -> Decision:
-        """What the core wants now; a status that readers were not told yet is said first."""
+        """What the core wants now; a status or reason that readers were not told yet is said first."""
         decision = decide(self._state, _now_ms())
-        if isinstance(decision, InFlight) and decision.status != self._state.told:
-            reached = StatusReached(decision.status, decision.reason, decision.wake_at_ms)
+        if reached := untold(self._state, decision):
             self._state = evolve(self._state, reached)
             show_status(self._state)
             decision = decide(self._state, _now_ms())
