@@ -184,7 +184,7 @@ class ModelCaller:
     ) -> CallRow:
         grant = begun.grant
         assert grant is not None
-        content = _with_our_ids(run.id, order.turn, answer.content)
+        content = _with_our_ids(run.id, order.key, answer.content)
         if order.wrap_up:  # it was offered no tools
             content = [block for block in content if block["type"] != "tool_call"]
         # An answer that was cut off may hold half a call: the core runs none of its calls.
@@ -346,7 +346,7 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _with_our_ids(run_id: str, turn: int, content: list[Block]) -> list[Block]:
+def _with_our_ids(run_id: str, key: str, content: list[Block]) -> list[Block]:
     """Vendors' call ids may be missing or repeat: in our transcript every call has an id of ours."""
-    ids = iter(our_call_ids(run_id, turn, sum(block["type"] == "tool_call" for block in content)))
+    ids = iter(our_call_ids(run_id, key, sum(block["type"] == "tool_call" for block in content)))
     return [{**block, "call_id": next(ids)} if block["type"] == "tool_call" else block for block in content]

@@ -32,6 +32,7 @@ from perdure.core.happenings import ToolAnswered
 from perdure.core.state import Failure, Json
 from perdure.store.journal import Journal
 from perdure.store.rows import Begun, CallRow, RunRow, ToolCommit
+from perdure.store.trouble import AskResolved
 from perdure.tools.policy import policy_of, withheld, withheld_words
 from perdure.tools.port import Tool, ToolBox, ToolCallContext, ToolTrouble
 from perdure.tools.spool import preview
@@ -67,7 +68,10 @@ class ToolCaller:
             run = await self.transcripts.run(order.run_id)
             commit = await self._answer(order, run, call, begun)
             if commit.status == "unknown" and order.asks_about_unknown:
-                raise await finished(filed(lambda: self._parked(order, call, begun.attempt)))
+                try:
+                    raise await finished(filed(lambda: self._parked(order, call, begun.attempt)))
+                except AskResolved:  # a person gave its result, or ordered it again, in between
+                    return _report(order, await self.journal.get_call(order.run_id, order.call_id))
             self.reached("tool.after_effect", call.name)
             ended = await finished(filed(lambda: self.journal.commit_tool(order.run_id, order.call_id, commit)))
             self.reached("tool.committed", call.name)
@@ -185,6 +189,8 @@ def _nudged(order: CallToolInput, call: CallRow, commit: ToolCommit) -> ToolComm
 
 
 def _report(order: CallToolInput, call: CallRow) -> ToolAnswered:
+    if call.status in ("requested", "started"):
+        raise benign("somebody ordered this call again", type_="Superseded")
     size = (call.outcome or {}).get("bytes", 0) if order.counts_bytes else 0
     assert isinstance(size, int), "the journal files the size of a result as a number"
     return ToolAnswered(order.key, order.call_id, call.status, size)

@@ -56,10 +56,11 @@ def judge(
     return CallAsked(call_id, tool)
 
 
-def our_call_ids(run_id: str, turn: int, count: int) -> list[str]:
-    """The ids of a turn's ``count`` tool calls: the same whenever asked, unique in a session, and of the
-    shape every vendor takes back, ``^[a-zA-Z0-9_-]{1,40}$``. Vendors' own ids may repeat or be missing."""
-    return [f"call_{run_id[-8:]}_{turn}_{index}" for index in range(count)]
+def our_call_ids(run_id: str, key: str, count: int) -> list[str]:
+    """The ids of the ``count`` tool calls that the model call ``key`` asked for: the same whenever asked, unique
+    in a session, and of the shape every vendor takes back, ``^[a-zA-Z0-9_-]{1,40}$``. Vendors' own ids may
+    repeat or be missing; and a turn that was called off and is wanted again is another model call."""
+    return [f"call_{run_id[-8:]}_{key.removeprefix('model-')}_{index}" for index in range(count)]
 
 
 def _waiting(call_id: str, tool: str, waits: WaitsFor, now_ms: int, seconds: float) -> CallAsked:

@@ -36,7 +36,7 @@ def begin_model(
     run = RunTransaction(connection, run_id)
     run.append_outbox(outbox)
     if closes:
-        _close(run, closes)
+        _close(run, closes, key)
     call = Call.find(run, key)
     if call and call.ended:
         run.save()
@@ -56,14 +56,21 @@ def begin_model(
     return begun
 
 
-def _close(run: RunTransaction, key: str) -> None:
-    """A call that was called off without a word: nobody will report its end."""
-    call = Call.find(run, key)
-    if call and not call.ended:
-        failure = Failure("cancelled", "the call was called off", attempts=call.row["attempts"])
-        end_model(run, call, call.row["open_attempt"], "cancelled", failure)
-        call.recovered(call.row["attempts"])
-        call.save()
+def _close(run: RunTransaction, closes: str, key: str) -> None:
+    """A call that was called off without a word: nobody will report its end, nor that of any other before it.
+    Had it been answered all the same, the run never heard of what its answer asked for."""
+    called_off = Call.find(run, closes)
+    answered = called_off.row["message_number"] if called_off and called_off.ended else None
+    for call in Call.open(run):
+        if call.row["kind"] == "model" and call.key != key:
+            failure = Failure("cancelled", "the call was called off", attempts=call.row["attempts"])
+            end_model(run, call, call.row["open_attempt"], "cancelled", failure)
+            call.recovered(call.row["attempts"])
+            call.save()
+        elif answered is not None and call.row["asked_number"] == answered:
+            text = "The answer that asked for this call was called off: it was not run."
+            cancel_asks(run, call.key)
+            answer_call(run, call, ToolCommit("failed", text, "skipped"))
 
 
 def _give_up_lost(run: RunTransaction, call: Call) -> int | None:

@@ -74,7 +74,7 @@ def _settled(run: RunTransaction, row: AskRow, call: Call, key: str) -> AskSettl
 def _settle_client_tool(run: RunTransaction, row: AskRow, call: Call, key: str) -> AskSettled:
     """An approval that was given just before has opened it: then it waits for the client only from now on. Once
     that was said, or when its own time is over, the client is late."""
-    if was_approved(run, call.key) and run.now_ms < row.expires_ms and settled_by(run, row) is None:
+    if was_approved(run, call.key) and run.now_ms < row.expires_ms and settled_by(run, row) in (None, key):
         mark_settled(run, row, key)
         return AskSettled(key, call.key, "approved", row.expires_ms)
     close_ask(run, row, "expired")

@@ -103,7 +103,8 @@ def test_a_verdict_stays_small_whatever_the_model_sends_and_however_many_tools_t
 
 def test_call_ids_are_the_same_when_asked_again_unique_in_a_session_and_fit_every_vendor() -> None:
     runs = ["run_01JD0000000000000000000001", "run_01JD0000000000000000000002"]
-    ids = [id_ for run in runs for turn in (1, 11, 9_999_999) for id_ in our_call_ids(run, turn, 200)]
-    assert ids == [id_ for run in runs for turn in (1, 11, 9_999_999) for id_ in our_call_ids(run, turn, 200)]
+    keys = ("model-1", "model-11", "model-1-1", "model-9999999-12")
+    ids = [id_ for run in runs for key in keys for id_ in our_call_ids(run, key, 200)]
+    assert ids == [id_ for run in runs for key in keys for id_ in our_call_ids(run, key, 200)]
     assert len(set(ids)) == len(ids)
     assert all(re.fullmatch(r"[a-zA-Z0-9_-]{1,40}", id_) for id_ in ids)

@@ -258,7 +258,7 @@ async def test_two_processes_that_decide_at_once_cannot_both_win(
     ids = [(await the_ask(journal, run)).id for run in runs]
     code = (
         "import asyncio, pathlib, sys\n"
-        "from perdure.store.rows import AskResolved, Decision\n"
+        "from perdure.store.rows import Decision\nfrom perdure.store.trouble import AskResolved\n"
         "from perdure.store.sql import open_journal\n"
         "async def main():\n"
         "    url, blobs, name, *ids = sys.argv[1:]\n"

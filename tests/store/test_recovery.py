@@ -13,7 +13,7 @@ from perdure.store.journal import Journal
 from perdure.store.rows import AskType, RunRow, ToolCommit, ToolResult
 from perdure.store.trouble import AskResolved, NotFound
 from tests.store.asking import SHA, approve, asking, deny, edit, new_ask, orders, result_of, the_ask
-from tests.store.runs import all_events, asks, begin, new_run, outbox, types
+from tests.store.runs import ASK, MODEL, all_events, asks, begin, new_run, outbox, said, types
 
 KEY = "settle-call_1-0"
 
@@ -126,9 +126,12 @@ async def test_what_was_decided_just_before_its_time_was_over_holds(journal: Jou
     run = await asking(journal, new_ask(client_seconds=600.0))
     await journal.decide("default", (await the_ask(journal, run)).id, approve())
     client = await the_ask(journal, run)
-    assert await settle(journal, run) == AskSettled(KEY, "call_1", "approved", client.expires_ms)
+    for _ in range(2):
+        assert await settle(journal, run) == AskSettled(KEY, "call_1", "approved", client.expires_ms)
     assert (await the_ask(journal, run)).status == "open"
-    assert (await settle(journal, run)).outcome == "answered", "the second time it is the client that is late"
+    assert (await settle(journal, run, "settle-call_1-later")).outcome == "answered", (
+        "now it is the client that is late"
+    )
     with pytest.raises(NotFound):
         await journal.settle_ask(run.id, KEY, "call_9", [])
 
@@ -270,3 +273,19 @@ async def test_a_person_may_give_a_calls_result_by_hand_or_abort_it(journal: Jou
     if how == "client_tool":
         with pytest.raises(AskResolved):
             await journal.give_results(run.id, [ToolResult("call_1", "mine")], "bob")
+
+
+async def test_what_an_answer_asked_for_that_was_called_off_is_closed_with_every_call_before(journal: Journal) -> None:
+    run = await new_run(journal)
+    await begin(journal, run.id)
+    await journal.commit_model(run.id, "model-1", 1, asks("call_1"))  # its worker dies before it reports
+    again = {"model": MODEL, "worker": "w", "ask": ASK}
+    await journal.begin_model(run.id, "model-1-1", 1, closes="model-1", **again)  # and so does this one
+    await journal.begin_model(run.id, "model-1-2", 1, closes="model-1-1", **again)
+    calls = {call.key: call for call in await journal.list_calls(run.id)}
+    assert (calls["call_1"].status, calls["model-1-1"].status) == ("failed", "failed")
+    assert calls["call_1"].error
+    assert calls["call_1"].error.code == "skipped"
+    assert (await journal.get_run(run.id)).account.reserved.cost_micros > 0, "only the newest call holds money"
+    await journal.commit_model(run.id, "model-1-2", 1, said("Done."))
+    assert (await journal.get_run(run.id)).account.reserved.cost_micros == 0
