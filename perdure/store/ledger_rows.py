@@ -192,7 +192,7 @@ def _line(
         "reserved_tokens": account.reserved.tokens,
         "reserved_output_tokens": account.reserved.output_tokens,
     }
-    run.row.update(balance)
+    run.row.update(balance, overrun=bool(run.row["overrun"] or overrun))
     run.add_ledger(
         {
             "kind": kind,

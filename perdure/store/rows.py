@@ -44,8 +44,9 @@ class NewRun:
 @dataclass(frozen=True, slots=True)
 class RunRow:
     """A run as the journal knows it. ``output`` is the content of its last assistant message. ``budget`` and
-    ``limits`` are those of now; ``account`` is the ledger's newest balance. ``exact_tokens`` is the size of
-    the transcript up to message ``exact_number`` as the vendor counted it last: input and output together."""
+    ``limits`` are those of now; ``account`` is the ledger's newest balance; ``overrun``: one of its
+    lines is. ``exact_tokens`` is the size of the transcript up to message ``exact_number`` as the vendor counted it
+    last: input and output together."""
 
     id: str
     project_id: str
@@ -59,6 +60,7 @@ class RunRow:
     limits: LimitsDefinition
     budget: Budget | None
     account: Account
+    overrun: bool
     exact_tokens: int | None
     exact_number: int
     requested_by: str | None

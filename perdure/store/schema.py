@@ -86,6 +86,7 @@ runs = Table(
     Column("reserved_micros", BigInteger, nullable=False),
     Column("reserved_tokens", BigInteger, nullable=False),
     Column("reserved_output_tokens", BigInteger, nullable=False),
+    Column("overrun", Boolean, nullable=False),  # a line of the ledger has it
     Column("last_entry", Integer, nullable=False),  # of the ledger
     Column("last_order", Integer, nullable=False),
     Column("open_asks", Integer, nullable=False),  # how many: nobody looks for them where there are none

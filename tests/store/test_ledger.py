@@ -56,7 +56,7 @@ async def test_every_attempt_is_reserved_at_its_worst_and_settled_at_what_it_was
     assert (rows[2].assumed, rows[2].overrun, rows[2].model) == (False, False, MODEL)
     run = await journal.get_run(run.id)
     assert (run.account.spent, run.account.reserved) == (Amount(1_300, 900, 100), Amount())
-    assert rows[2].account == run.account
+    assert (rows[2].account, run.overrun) == (run.account, False)
     assert await journal.read_ledger(run.id, after=1, limit=1) == rows[1:2]
     with pytest.raises(NotFound):
         await journal.read_ledger("run_none")
@@ -68,6 +68,7 @@ async def test_a_run_without_a_budget_has_a_ledger_too(journal: Journal) -> None
     rows = await journal.read_ledger(run.id)
     assert kinds(rows) == ["reserved", "settled"]
     assert rows[1].overrun
+    assert (await journal.get_run(run.id)).overrun
     assert "budget.overrun" not in await types(journal, run.id)
     assert (run.budget, (await journal.get_run(run.id)).account.spent) == (None, Amount(5_045, 5_009, 9))
 

@@ -75,9 +75,10 @@ def a_run(policy: Any = None, run_policy: Any = None) -> RunRow:
     return RunRow(
         id="run_1", project_id="default", session_id="ses_1", agent_id=None, agent_version=None, definition=definition,
         status="running", status_reason=None, stop_reason=None, limits={}, budget=None, account=Account(),
-        exact_tokens=None, exact_number=0, requested_by=None, input=[], output=None, error=None, usage=Usage(), turns=0,
-        last_seq=0, last_progress_ms=0, recovering=False, workflow_started=True, deadline_ms=0, created_ms=0,
-        started_ms=None, completed_ms=None, parent_run_id=None, root_run_id="run_1", depth=0, labels={}, metadata={},
+        overrun=False, exact_tokens=None, exact_number=0, requested_by=None, input=[], output=None, error=None,
+        usage=Usage(), turns=0, last_seq=0, last_progress_ms=0, recovering=False, workflow_started=True, deadline_ms=0,
+        created_ms=0, started_ms=None, completed_ms=None, parent_run_id=None, root_run_id="run_1", depth=0, labels={},
+        metadata={},
     )  # fmt: skip
 
 

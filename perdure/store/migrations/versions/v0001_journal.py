@@ -100,6 +100,7 @@ def upgrade() -> None:
         sa.Column("reserved_micros", sa.BigInteger(), nullable=False),
         sa.Column("reserved_tokens", sa.BigInteger(), nullable=False),
         sa.Column("reserved_output_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("overrun", sa.Boolean(), nullable=False),
         sa.Column("last_entry", sa.Integer(), nullable=False),
         sa.Column("last_order", sa.Integer(), nullable=False),
         sa.Column("open_asks", sa.Integer(), nullable=False),
