@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities.lifeline import (
     FaultHook,
@@ -37,6 +37,7 @@ from perdure.tools.policy import policy_of, withheld, withheld_words
 from perdure.tools.port import Tool, ToolBox, ToolCallContext, ToolTrouble
 from perdure.tools.spool import preview
 
+_SUPERSEDED_SECONDS = 1.0  # between two looks whether the run has heard of an order
 _RETRY_SECONDS = (0.5, 2.0, 5.0)  # between attempts of a tool that asked for another
 
 
@@ -59,10 +60,18 @@ class ToolCaller:
     async def call_tool(self, order: CallToolInput) -> ToolAnswered:
         async with lifeline(self.beat_every_seconds):
             begun = await self.journal.begin_tool(
-                order.run_id, order.call_id, worker=self.worker, may_repeat=not order.once, outbox=order.outbox
+                order.run_id,
+                order.call_id,
+                worker=self.worker,
+                may_repeat=not order.once,
+                tries_max=order.last_attempt,
+                ordered=order.ordered,
+                outbox=order.outbox,
             )
             if begun.ended:
                 return _report(order, begun.ended)
+            if begun.superseded:
+                raise _superseded()
             call = begun.call
             assert call is not None, "a call that has begun is there"
             run = await self.transcripts.run(order.run_id)
@@ -88,7 +97,7 @@ class ToolCaller:
                 "again: it may or may not have taken effect. Check before you repeat it.",
                 "tool_outcome_unknown",
             )
-        if begun.attempt > order.last_attempt:
+        if begun.given_up:
             return ToolCommit("failed", f"given up after {order.last_attempt} attempts", "tool_error")
         self.reached("tool.before_effect", call.name)
         try:
@@ -101,7 +110,7 @@ class ToolCaller:
                 "tool_timeout",
             )
         except ToolTrouble as trouble:
-            if trouble.retryable and not order.once and begun.attempt < order.last_attempt:
+            if trouble.retryable and not order.once and begun.tries < order.last_attempt:
                 raise await self._retry(order, begun.attempt, trouble) from None  # a cause would enter history whole
             return ToolCommit("failed", trouble.message, trouble.code)
         except asyncio.CancelledError:
@@ -188,9 +197,20 @@ def _nudged(order: CallToolInput, call: CallRow, commit: ToolCommit) -> ToolComm
     return replace(commit, text=f"{commit.text}\n\n{words}")
 
 
+def _superseded() -> ApplicationError:
+    """Another action carries out what a person has ordered, and the run calls this one off as soon as it hears of
+    the order: there is nothing to do but to wait for that."""
+    return ApplicationError(
+        "somebody ordered this call again",
+        type="Superseded",
+        next_retry_delay=timedelta(seconds=_SUPERSEDED_SECONDS),
+        category=ApplicationErrorCategory.BENIGN,
+    )
+
+
 def _report(order: CallToolInput, call: CallRow) -> ToolAnswered:
     if call.status in ("requested", "started"):
-        raise benign("somebody ordered this call again", type_="Superseded")
+        raise _superseded()
     size = (call.outcome or {}).get("bytes", 0) if order.counts_bytes else 0
     assert isinstance(size, int), "the journal files the size of a result as a number"
     return ToolAnswered(order.key, order.call_id, call.status, size)

@@ -72,7 +72,8 @@ class CallModelInput:
 @dataclass(frozen=True, slots=True)
 class CallToolInput:
     """``last_attempt`` is how often the tool may be tried, lost workers included; a ``once`` tool that was
-    started is not tried again. ``over`` is by how much the tool is over its own budget (the result says so);
+    started is not tried again, unless a person has ``ordered`` it (by the order of this number): then the tool may
+    be tried as often again. ``over`` is by how much the tool is over its own budget (the result says so);
     ``counts_bytes`` asks for the result's size, ``asks_about_unknown`` for a person's word when nobody knows
     the outcome."""
 
@@ -84,6 +85,7 @@ class CallToolInput:
     last_attempt: int
     once: bool
     over: int = 0
+    ordered: int = 0
     counts_bytes: bool = False
     asks_about_unknown: bool = False
     outbox: tuple[OutboxEvent, ...] = ()

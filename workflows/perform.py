@@ -90,7 +90,7 @@ def activity_for(action: Action, state: RunState) -> workflow.ActivityHandle[obj
                 spec.model_timeout_seconds + _MARGIN_SECONDS,
                 ModelResponded,
             )
-        case CallTool(key, call_id, turn, rule, over):
+        case CallTool(key, call_id, turn, rule, over, ordered):
             return _start(
                 CALL_TOOL,
                 CallToolInput(
@@ -102,6 +102,7 @@ def activity_for(action: Action, state: RunState) -> workflow.ActivityHandle[obj
                     rule.max_attempts,
                     rule.effect == "once",
                     over,
+                    ordered,
                     spec.limits.tool_output_bytes_per_turn is not None,
                     spec.ask_about_unknown and rule.effect == "once",
                     outbox,

@@ -28,13 +28,15 @@ class CallModel:
 
 @dataclass(frozen=True, slots=True)
 class CallTool:
-    """Run one tool call of turn ``turn``. ``over`` is by how much the tool is over its own budget."""
+    """Run one tool call of turn ``turn``. ``over`` is by how much the tool is over its own budget; ``ordered``
+    numbers the newest order of a person to run it again."""
 
     key: str
     call_id: str
     turn: int
     rule: ToolRule
     over: int = 0
+    ordered: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ def wanted_calls(state: RunState, now_ms: int) -> WantedCalls:
             continue
         key, rule = tool_key(call), state.spec.rule(call.tool)
         if key in state.in_flight:
-            wanted.append(CallTool(key, call.call_id, state.turn, rule, call.over))
+            wanted.append(CallTool(key, call.call_id, state.turn, rule, call.over, call.ordered))
         elif refused := _refusal(state, call):
             written.append(refused)
         elif answer_key(call) in state.in_flight:  # it was to be given up, and is to run again: not both at once
@@ -58,7 +58,7 @@ def wanted_calls(state: RunState, now_ms: int) -> WantedCalls:
         elif count and (alone or not rule.parallel):
             behind_a_barrier = True
         else:
-            wanted.append(CallTool(key, call.call_id, state.turn, rule, call.over))
+            wanted.append(CallTool(key, call.call_id, state.turn, rule, call.over, call.ordered))
             count, alone = count + 1, not rule.parallel
     waits = sorted({call.waits for call in state.open_calls if call.waits and not call.answered})
     outside = any(one in OUTSIDE for one in waits)

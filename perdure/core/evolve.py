@@ -269,7 +269,7 @@ def _settled(state: RunState, settled: AskSettled) -> RunState:
     what was settled: the order that decided may have come first."""
     if settled.outcome == "failed":
         message = "nobody decided about a call in time, and its policy ends the run then"
-        return replace(state, failure=Failure("tool_error", message, call_id=settled.call_id))
+        return replace(state, failure=Failure("tool_error", message, call_id=settled.call_id, attempts=0))
     if settled.outcome == "answered":
         return answered(state, settled.call_id)
     call = open_call(state, settled.call_id)

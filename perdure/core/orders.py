@@ -40,7 +40,7 @@ def obeyed(state: RunState, order: Order) -> RunState:
         case "limits":
             return _limits(state, order)
         case "retry_call":
-            return _again(state, order.call_id)
+            return _again(state, order)
         case _:
             assert_never(order.verb)
 
@@ -143,12 +143,13 @@ def _limits(state: RunState, order: Order) -> RunState:
     return replace(state, spec=spec, reached=state.reached if last else "")
 
 
-def _again(state: RunState, call_id: str) -> RunState:
+def _again(state: RunState, order: Order) -> RunState:
     """Only a call that has begun can be run again: nobody makes a call run that was refused, or that waits for a
     word which was not given."""
-    call = open_call(state, call_id)
+    call = open_call(state, order.call_id)
     if call is None or not call.begun:
         return state
     return changed(
-        state, call_id, round=call.round + 1, waits="", expires_ms=0, refusal=None, refusal_code="tool_denied"
-    )
+        state, order.call_id, round=call.round + 1, ordered=max(call.ordered, order.number), waits="", expires_ms=0,
+        refusal=None, refusal_code="tool_denied",
+    )  # fmt: skip

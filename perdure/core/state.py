@@ -33,8 +33,8 @@ class OpenCall:
     """One tool call of the current turn. ``refusal`` says why it must not run (any more): the judge
     refused it, a limit did, or it was lost. ``waits`` is what it needs from outside before it goes on, until
     ``expires_ms``. ``begun``: it has been started, so it was allowed to run. ``round`` counts how often it was to run
-    again, and how often it waited anew. ``over`` is by how much its tool is over its own budget, when that only
-    steers."""
+    again, and how often it waited anew; ``ordered`` is the number of the newest order to run it again. ``over`` is
+    by how much its tool is over its own budget, when that only steers."""
 
     call_id: str
     tool: str
@@ -45,6 +45,7 @@ class OpenCall:
     expires_ms: int = 0
     begun: bool = False
     round: int = 0
+    ordered: int = 0
     over: int = 0
 
 

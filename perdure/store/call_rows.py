@@ -31,7 +31,8 @@ _OPEN = (
 _ADD = insert(calls)
 _MUTABLE = (
     "name", "status", "attempts", "open_attempt", "ended_attempt", "usage", "message_number", "error", "vendor_id",
-    "worker", "started_ms", "ended_ms", "recovering_ms", "outcome", "args_sha256", "arguments", "reserved",
+    "worker", "started_ms", "ended_ms", "recovering_ms", "outcome", "ordered", "ordered_attempts", "args_sha256",
+    "arguments", "reserved",
 )  # fmt: skip
 _SAVE = (
     update(calls)

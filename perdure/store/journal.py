@@ -380,13 +380,23 @@ class Journal(Protocol):
         ...
 
     async def begin_tool(
-        self, run_id: str, call_id: str, *, worker: str, may_repeat: bool, outbox: Sequence[OutboxEvent] = ()
+        self,
+        run_id: str,
+        call_id: str,
+        *,
+        worker: str,
+        may_repeat: bool,
+        tries_max: int = 1_000,
+        ordered: int = 0,
+        outbox: Sequence[OutboxEvent] = (),
     ) -> Begun:
         """The effect ledger: *started* is committed before the effect. First and later attempts:
         tool.started {attempt}; after a lost attempt, before that: run.recovering, tool.retrying.
         When an attempt was lost and the tool may not repeat, no attempt is taken and no tool.started
         written: ``Begun`` comes back with ``attempt`` and ``lost_attempt`` both the lost one's number
-        (and run.recovering is committed)."""
+        (and run.recovering is committed). The same, with ``given_up``, when the tool was tried ``tries_max`` times
+        since its beginning or since the newest order to run it again. An action from before such an order
+        (``ordered`` is lower) is ``superseded``: nothing is written."""
         ...
 
     async def commit_tool(

@@ -144,7 +144,9 @@ class Begun:
     ``attempt`` is this attempt's number, from 1, and ``lost_attempt`` the earlier one that began and
     never ended: its worker is gone. Of a model call, ``grant`` is what was reserved for the attempt;
     ``reached`` names the limit that cannot pay for it, ``nothing_new`` says that there is nothing to answer:
-    no attempt was taken then."""
+    no attempt was taken then. Of a tool call, ``tries`` counts the attempts since its beginning or since the
+    newest order to run it again; no attempt was taken when it has had all of them (``given_up``), or when a person
+    has ordered it to run again since this action was started (``superseded``): that order's action does it."""
 
     attempt: int
     ended: CallRow | None = None
@@ -153,6 +155,9 @@ class Begun:
     grant: Grant | None = None
     reached: str = ""
     nothing_new: bool = False
+    tries: int = 0
+    given_up: bool = False
+    superseded: bool = False
 
 
 AskType = Literal["approval", "question", "client_tool", "unknown_outcome"]

@@ -190,6 +190,8 @@ calls = Table(
     Column("started_ms", BigInteger),
     Column("ended_ms", BigInteger),
     Column("recovering_ms", BigInteger),  # since when its worker is known to be lost
+    Column("ordered", Integer),  # number of the newest order to run it again ...
+    Column("ordered_attempts", Integer),  # ... and how many attempts it had had by then
     Column("outcome", Text),
     UniqueConstraint("run_no", "key"),
     sqlite_with_rowid=False,

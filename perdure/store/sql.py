@@ -249,9 +249,20 @@ class SqlJournal(OutsideMethods, Journal):
         await self._write(run_id, lambda c: sql_calls.interrupt_model(c, run_id, key, attempt, content, model))
 
     async def begin_tool(
-        self, run_id: str, call_id: str, *, worker: str, may_repeat: bool, outbox: Sequence[OutboxEvent] = ()
+        self,
+        run_id: str,
+        call_id: str,
+        *,
+        worker: str,
+        may_repeat: bool,
+        tries_max: int = 1_000,
+        ordered: int = 0,
+        outbox: Sequence[OutboxEvent] = (),
     ) -> Begun:
-        return await self._write(run_id, lambda c: sql_calls.begin_tool(c, run_id, call_id, worker, may_repeat, outbox))
+        return await self._write(
+            run_id,
+            lambda c: sql_calls.begin_tool(c, run_id, call_id, worker, may_repeat, tries_max, ordered, outbox),
+        )
 
     async def commit_tool(
         self,

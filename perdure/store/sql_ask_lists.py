@@ -36,7 +36,12 @@ _ENDED_CALLS = (
     .order_by(calls.c.ordinal.desc())
     .limit(_LOOKED_BACK)
 )
-_NOT_TRIED = ("skipped", "cancelled")  # such an end says nothing about the call itself
+_NOT_TRIED = (
+    "skipped",
+    "cancelled",
+    "tool_call_limit",
+    "repeated_failure",
+)  # such an end says nothing about the call itself
 
 
 def get_ask(connection: Connection, project_id: str, ask_id: str) -> AskRow:

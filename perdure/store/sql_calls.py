@@ -7,6 +7,7 @@ brought it; a second one changes nothing but the bill.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection
@@ -103,7 +104,8 @@ def _with_messages(wants: Ask, waiting: Sequence[Any]) -> Ask:
 def _reached(run: RunTransaction, key: str, call: Call | None, lost: int | None, limit: str) -> Begun:
     entry = run.row["last_entry"]
     assert isinstance(entry, int)
-    run.append_once(say.budget_reached(key, limit, entry))
+    if not is_wrap_up_key(key):  # what was reached is told by the call that was to be made; these are its last words
+        run.append_once(say.budget_reached(key, limit, entry))
     if call:
         if lost is not None:
             call.recovered(lost)
@@ -221,7 +223,7 @@ def fail_model_attempt(
     call = Call.get(run, key)
     if call.row["open_attempt"] != attempt:  # it was lost, or has ended: somebody else goes on
         return
-    run.append(say.model_aborted(key, attempt, "failed"))
+    run.append(say.model_aborted(key, attempt, "cancelled" if failure.code == "cancelled" else "failed"))
     if billed:
         money.settle_assumed(run, call, attempt)
     else:
@@ -257,19 +259,24 @@ def interrupt_model(
 
 
 def begin_tool(
-    connection: Connection, run_id: str, call_id: str, worker: str, may_repeat: bool, outbox: Sequence[OutboxEvent]
-) -> Begun:
+    connection: Connection, run_id: str, call_id: str, worker: str, may_repeat: bool, tries_max: int, ordered: int,
+    outbox: Sequence[OutboxEvent],
+) -> Begun:  # fmt: skip
     run = RunTransaction(connection, run_id)
     run.append_outbox(outbox)
     call = Call.get(run, call_id)
     if call.ended:
         run.save()
         return Begun(call.row["attempts"], ended=call.shown())
-    if call.row["open_attempt"] is not None and not may_repeat:
+    if ordered < (call.row["ordered"] or 0):  # a delivery from before the order: another action carries it out
+        run.save()
+        return Begun(call.row["attempts"], superseded=True)
+    given_up = call.row["attempts"] - (call.row["ordered_attempts"] or 0) >= tries_max
+    if given_up or (call.row["open_attempt"] is not None and not may_repeat):
         lost = call.lose()
         call.save()
         run.save()
-        return Begun(call.row["attempts"], lost_attempt=lost, call=call.shown())
+        return Begun(call.row["attempts"], lost_attempt=lost, call=call.shown(), given_up=given_up)
     begun = call.begin(worker)
     assert begun.call is not None
     if begun.lost_attempt is not None:
@@ -277,7 +284,7 @@ def begin_tool(
     run.append(say.tool_started(begun.call, begun.attempt))
     call.save()
     run.save()
-    return begun
+    return replace(begun, tries=begun.attempt - (call.row["ordered_attempts"] or 0))
 
 
 def commit_tool(

@@ -141,7 +141,9 @@ def retry_call(connection: Connection, run_id: str, call_id: str, by: str, reaso
     cancel_asks(run, call_id)
     words = f"{plain(by)} ordered the call to run again" + (f": {reason}" if reason else "")
     give_up_attempt(run, call, "retried", words)
-    add_order(run, Order(0, "retry_call", call_id=call.key, reason=reason))
+    order = add_order(run, Order(0, "retry_call", call_id=call.key, reason=reason))
+    call.row.update(ordered=order.number, ordered_attempts=call.row["attempts"])
+    call.save()
     run.save()
     return call.shown()
 

@@ -45,6 +45,16 @@ async def book_when_open(what: str) -> str:
     return _book_idempotent(what)
 
 
+@tool(timeout_seconds=30)
+async def book_once_when_open(what: str) -> str:
+    """Book something once the office is open; nothing protects against booking twice."""
+    while not _file().with_suffix(".open").exists():
+        await asyncio.sleep(0.05)
+    with _file().open("a") as file:
+        file.write(f"{current_call().idempotency_key}\n")
+    return f"booked {what}"
+
+
 @tool(effect="idempotent", max_attempts=2)
 def blow_up_with(what: str) -> str:
     """Asks for another attempt in words of its own, each time."""

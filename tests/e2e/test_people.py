@@ -4,6 +4,7 @@ so, what was said is done once, and a run that waits waits through anything."""
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -270,3 +271,27 @@ def test_temporals_ui_shows_what_a_run_waits_for_and_the_command_that_resolves_i
     assert f"perdure approve {run_id} --call {approval['call_id']}" in shown
     decide(stack, approval, decision="deny")
     stack.wait_for_end(run_id)
+
+
+def test_a_stuck_call_that_is_ordered_to_run_again_twice_at_once_runs_and_its_worker_is_not_called_lost(
+    build: Callable[..., Stack],
+) -> None:
+    stack = build().start()
+    run_id = str(stack.post_run("scripted/stuck", ["book_once_when_open"])["id"])
+    for number in range(1, 5):
+        stack.wait_until(lambda n=number: types(stack.events(run_id))["tool.started"] >= n, "the tool runs")  # type: ignore[misc]
+        [call] = [step for step in stack.http.get(f"/v1/runs/{run_id}/steps").json()["data"] if step["kind"] == "tool"]
+        for _ in range(2):
+            answer = stack.http.post(f"/v1/runs/{run_id}/calls/{call['key']}/retry", json={"reason": "it hangs"})
+            assert answer.status_code == 202, answer.text
+        stack.wait_until(lambda n=number: types(stack.events(run_id))["tool.started"] > n, "it runs again")  # type: ignore[misc]
+    stack.kill("worker")
+    assert stack.http.post(f"/v1/runs/{run_id}/calls/{call['key']}/retry", json={}).status_code == 202
+    stack.spawn("worker", "-m", "worker")
+    time.sleep(5)  # the dead worker's delivery comes again after its heartbeat timeout
+    stack.effects.with_suffix(".open").touch()
+    ended = stack.wait_for_end(run_id)
+    assert (ended["status"], ended["output_text"]) == ("completed", "The last result was: booked hotel")
+    told = types(stack.events(run_id))
+    assert (told["tool.unknown"], told["tool.failed"], told["tool.completed"]) == (0, 0, 1)
+    assert sum(effects(stack, run_id).values()) == 1

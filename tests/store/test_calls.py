@@ -22,7 +22,7 @@ async def test_a_turn_with_a_tool_tells_its_whole_story_in_order(journal: Journa
     attempt = await begin(journal, run.id, outbox=[outbox("run.started")])
     await journal.commit_model(run.id, "model-1", attempt, asks("call_1"))
     begun = await journal.begin_tool(run.id, "call_1", worker="w1", may_repeat=False)
-    assert begun == Begun(1, call=begun.call)
+    assert begun == Begun(1, call=begun.call, tries=1)
     assert begun.call is not None
     assert begun.call.arguments == {"room": 7}
     await journal.commit_tool(run.id, "call_1", ToolCommit("completed", "room 7 is yours"))

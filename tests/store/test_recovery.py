@@ -222,7 +222,7 @@ async def test_a_stuck_call_is_ordered_to_run_again(journal: Journal) -> None:
     assert (retrying.data["attempt"], retrying.data["code"]) == (1, "retried")
     assert "bob" in str(retrying.data["message"])
     assert "it hangs" in str(retrying.data["message"])
-    begun = await journal.begin_tool(run.id, "call_1", worker="w2", may_repeat=False)
+    begun = await journal.begin_tool(run.id, "call_1", worker="w2", may_repeat=False, ordered=1)
     assert (begun.attempt, begun.lost_attempt) == (2, None)
     assert (await journal.commit_tool(run.id, "call_1", ToolCommit("completed", "late"), attempt=1)).status == "started"
     await journal.commit_tool(run.id, "call_1", ToolCommit("completed", "done"), attempt=2)
@@ -289,3 +289,34 @@ async def test_what_an_answer_asked_for_that_was_called_off_is_closed_with_every
     assert (await journal.get_run(run.id)).account.reserved.cost_micros > 0, "only the newest call holds money"
     await journal.commit_model(run.id, "model-1-2", 1, said("Done."))
     assert (await journal.get_run(run.id)).account.reserved.cost_micros == 0
+
+
+async def test_a_delivery_from_before_an_order_to_retry_leaves_the_new_attempt_alone(journal: Journal) -> None:
+    run = await new_run(journal)
+    await begin(journal, run.id)
+    await journal.commit_model(run.id, "model-1", 1, asks("call_1"))
+    once = {"worker": "w", "may_repeat": False, "tries_max": 3}
+    await journal.begin_tool(run.id, "call_1", **once)
+    await journal.retry_call(run.id, "call_1", "ada", "")
+    await journal.retry_call(run.id, "call_1", "ada", "")
+    number = (await journal.undelivered_orders(run.id, limit=9))[-1].number
+    assert (await journal.begin_tool(run.id, "call_1", **once)).superseded, "its worker was thought dead"
+    assert (await journal.begin_tool(run.id, "call_1", ordered=number - 1, **once)).superseded, "the first order"
+    begun = await journal.begin_tool(run.id, "call_1", ordered=number, **once)
+    assert (begun.attempt, begun.tries, begun.lost_attempt) == (2, 1, None)
+    assert (await journal.begin_tool(run.id, "call_1", **once)).superseded
+    assert "tool.unknown" not in await types(journal, run.id)
+
+
+async def test_each_order_to_retry_gives_a_tool_its_tries_anew(journal: Journal) -> None:
+    run = await new_run(journal)
+    await begin(journal, run.id)
+    await journal.commit_model(run.id, "model-1", 1, asks("call_1"))
+    again = {"worker": "w", "may_repeat": True, "tries_max": 2}
+    tries = [await journal.begin_tool(run.id, "call_1", **again) for _ in range(3)]
+    assert [begun.given_up for begun in tries] == [False, False, True]
+    assert (await types(journal, run.id)).count("tool.started") == 2, "what is given up has not started"
+    await journal.retry_call(run.id, "call_1", "ada", "")
+    number = (await journal.undelivered_orders(run.id, limit=9))[-1].number
+    tries = [await journal.begin_tool(run.id, "call_1", ordered=number, **again) for _ in range(3)]
+    assert [(begun.attempt, begun.given_up) for begun in tries] == [(3, False), (4, False), (4, True)]

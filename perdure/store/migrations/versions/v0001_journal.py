@@ -161,6 +161,8 @@ def upgrade() -> None:
         sa.Column("started_ms", sa.BigInteger(), nullable=True),
         sa.Column("ended_ms", sa.BigInteger(), nullable=True),
         sa.Column("recovering_ms", sa.BigInteger(), nullable=True),
+        sa.Column("ordered", sa.Integer(), nullable=True),
+        sa.Column("ordered_attempts", sa.Integer(), nullable=True),
         sa.Column("outcome", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["run_no"], ["runs.no"], name=op.f("fk_calls_run_no")),
         sa.PrimaryKeyConstraint("run_no", "ordinal", name=op.f("pk_calls")),
