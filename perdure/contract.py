@@ -187,7 +187,7 @@ class Message(TypedDict):
 
     id: str
     session_id: str
-    run_id: str
+    run_id: str | None
     number: int
     role: Role
     content: list[Block]
