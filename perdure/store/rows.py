@@ -80,6 +80,7 @@ class RunRow:
     usage: Usage
     turns: int
     last_seq: int
+    last_number: int  # of its session's newest message, while it was active
     last_progress_ms: int
     recovering: bool
     workflow_started: bool

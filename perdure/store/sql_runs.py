@@ -315,6 +315,7 @@ def run_of(row: RowMapping) -> RunRow:
         usage=usage_of(row),
         turns=row["turns"],
         last_seq=row["last_seq"],
+        last_number=row["last_number"],
         last_progress_ms=row["last_progress_ms"],
         recovering=row["recovering"] > 0,
         workflow_started=bool(row["workflow_started"]),
