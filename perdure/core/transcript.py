@@ -39,15 +39,13 @@ def repaired(messages: Sequence[Entry]) -> list[Entry]:
 
 
 def flaws(messages: Sequence[Entry]) -> dict[str, int]:
-    """What ``repaired`` has to mend that no ordinary life of a run leaves behind, by kind. Calls of an answer that
-    was cut off are never made, and results may stand in any order after the answer that asked: that is ordinary."""
+    """What ``repaired`` has to mend that no ordinary life of a run leaves behind, by kind. It is ordinary that calls of
+    an answer that was cut off are never made, that results stand in any order, and that an answer is empty."""
     asked: set[str] = set()
     waiting: set[str] = set()
     ended: set[str] = set()
-    found = dict.fromkeys(("duplicate_calls", "orphan_calls", "orphan_results", "duplicate_results", "empty"), 0)
+    found = dict.fromkeys(("duplicate_calls", "orphan_calls", "orphan_results", "duplicate_results"), 0)
     for message in messages:
-        if message["role"] == "assistant" and not message["content"]:
-            found["empty"] += 1
         for call in _calls(message):
             id_ = call["call_id"]
             if id_ in asked:
