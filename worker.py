@@ -17,6 +17,7 @@ from activities.call_model import ModelCaller
 from activities.call_tool import ToolCaller
 from activities.lifeline import FaultHook, unharmed
 from activities.record import Recorder
+from activities.repairs import Repairs
 from activities.settle_ask import AskSettler
 from activities.transcripts import Transcripts
 from perdure.assembly import Assembly, assemble
@@ -32,7 +33,8 @@ def build_worker(assembly: Assembly, reached: FaultHook = unharmed) -> Worker:
     name, transcripts = f"{socket.gethostname()}:{os.getpid()}", Transcripts(journal)
     models = ModelCaller(
         journal, assembly.catalog, assembly.toolbox, name, beat, tuning.model_timeout_seconds,
-        tuning.model_max_attempts, settings.limits.output_tokens_default, transcripts, settings.previews, reached,
+        tuning.model_max_attempts, settings.limits.output_tokens_default, transcripts,
+        Repairs(journal, strict=tuning.strict_transcripts), settings.previews, reached,
     )  # fmt: skip
     tools = ToolCaller(
         journal, assembly.toolbox, name, beat, settings.workspaces, settings.limits.spool_bytes,

@@ -27,9 +27,10 @@ from activities.lifeline import (
     worker_is_stopping,
 )
 from activities.partial import Partial
+from activities.repairs import Repairs
 from activities.transcripts import Transcripts
 from activities.verdicts import verdicts, without_words
-from activities.view import Exact, Terms, ask_for, last_view, shown
+from activities.view import Exact, Terms, ask_for, last_view, with_note
 from perdure.contract import (
     BUDGET_REACHED,
     CALL_MODEL,
@@ -44,6 +45,7 @@ from perdure.core.budget import Ask
 from perdure.core.happenings import ModelResponded
 from perdure.core.judge import our_call_ids
 from perdure.core.state import Failure, Usage
+from perdure.core.transcript import repaired
 from perdure.providers.estimate import price_of
 from perdure.providers.port import Answer, ModelCatalog, ModelRequest, ModelTrouble, Piece, UnknownModel
 from perdure.store.journal import Follower, Journal
@@ -56,7 +58,9 @@ _BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)  # by attempt, when th
 _RESPONDED = TypeAdapter(ModelResponded)
 _RETRY_AFTER_SECONDS_MAX = 3_600.0  # a vendor that says later than this is tried again then
 _WRAP_UP_SECONDS_MAX = 30.0  # whoever ends a run does not wait longer for its last words
-_NEVER_BILLED = frozenset({"auth", "bad_request", "context_exceeded", "rate_limited", "overloaded", "unknown_model"})
+_NEVER_BILLED = frozenset(
+    {"auth", "bad_request", "context_exceeded", "rate_limited", "overloaded", "unknown_model", "transcript_broken"}
+)
 _RELOOK_SECONDS = 60.0  # a notice of an interrupt that was lost is a delay, never a loss: Temporal says it, too
 
 
@@ -78,6 +82,7 @@ class ModelCaller:
     attempts_max: int
     output_tokens_default: int
     transcripts: Transcripts
+    repairs: Repairs
     previews: bool
     reached: FaultHook = unharmed
 
@@ -157,7 +162,7 @@ class ModelCaller:
         request = ModelRequest(
             model=model,
             instructions=run.definition["instructions"],
-            transcript=view or shown(await self.transcripts.messages(run.session_id), order),
+            transcript=view or await self._shown(run, order),
             tools=[] if order.wrap_up else self.transcripts.toolbox(run, self.toolbox).describe(),
             settings=settings,
             request_key=f"{order.run_id}:{order.key}",
@@ -178,6 +183,12 @@ class ModelCaller:
         except TimeoutError as late:
             raise ModelTrouble("timeout", f"no whole answer within {timeout_seconds:g} s") from late
         raise ModelTrouble("truncated_stream", "the stream ended without an answer")
+
+    async def _shown(self, run: RunRow, order: CallModelInput) -> list[Message]:
+        messages = await self.transcripts.messages(run.session_id)
+        view = repaired(messages)
+        await self.repairs.look_at(run.id, messages, view)
+        return with_note(view, order)
 
     async def _commit(
         self, run: RunRow, model: str, order: CallModelInput, begun: Begun, answer: Answer, partial: Partial

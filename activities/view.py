@@ -69,10 +69,9 @@ def ask_for(
     return Ask(bound, terms.output_tokens, terms.price, permille=terms.permille)
 
 
-def shown(messages: Sequence[Message], order: CallModelInput) -> list[Message]:
-    """The transcript as the model gets it. A note goes into the last result: a message of its own would look
-    like a person's."""
-    view = repaired(messages)
+def with_note(view: list[Message], order: CallModelInput) -> list[Message]:
+    """The repaired transcript as the model gets it. A note goes into the last result: a message of its own would
+    look like a person's."""
     if not order.tool_output_bytes or not view or view[-1]["role"] != "tool":
         return view
     last = view[-1]

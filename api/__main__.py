@@ -64,7 +64,12 @@ def main() -> int:
             failures.append(error)
             raise
 
-    app = create_app(factory, request_bytes_max=settings.limits.request_bytes_max, hosts=settings.api_hosts)
+    app = create_app(
+        factory,
+        request_bytes_max=settings.limits.request_bytes_max,
+        import_bytes_max=settings.limits.import_bytes_max,
+        hosts=settings.api_hosts,
+    )
     config = uvicorn.Config(
         app,
         host=settings.api_host,

@@ -19,12 +19,15 @@ from api import (
     calls,
     catalog,
     events,
+    forks,
     health,
     inbox,
     ledger,
     policy,
+    pruning,
     questions,
     runs,
+    session_transfer,
     sessions,
     steering,
 )  # fmt: skip
@@ -49,7 +52,11 @@ class BadAgentSettings(Exception):
 
 
 def create_app(
-    assembly_factory: Callable[[], Awaitable[Assembly]], *, request_bytes_max: int, hosts: Collection[str] = ()
+    assembly_factory: Callable[[], Awaitable[Assembly]],
+    *,
+    request_bytes_max: int,
+    import_bytes_max: int,
+    hosts: Collection[str] = (),
 ) -> FastAPI:
     """The application. ``assembly_factory`` is awaited once, when the server starts; what it raises
     (and ``BadAgentSettings``) ends the start. ``app.state.parts.stopping`` ends streams when set."""
@@ -79,11 +86,13 @@ def create_app(
     )
     app.state.stopping = stopping
     for module in (
-        runs, steering, inbox, calls, events, ledger, approvals, questions, sessions, agents, policy, catalog, health,
+        runs, forks, steering, inbox, calls, events, ledger, approvals, questions, sessions, session_transfer, pruning,
+        agents, policy, catalog, health,
     ):  # fmt: skip
         app.include_router(module.router)
     install(app)
-    app.add_middleware(Gate, request_bytes_max=request_bytes_max, hosts=hosts)
+    larger = {"/v1/sessions:import": import_bytes_max}
+    app.add_middleware(Gate, request_bytes_max=request_bytes_max, larger=larger, hosts=hosts)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

@@ -26,7 +26,7 @@ from api.replies import EventOut
 from api.reply import ListReply
 from perdure.core.state import TERMINAL
 from perdure.store.rows import EventRow, RunRow
-from perdure.store.trouble import JournalTrouble
+from perdure.store.trouble import EventsExpired, JournalTrouble
 
 log = logging.getLogger("perdure.api")
 
@@ -71,7 +71,7 @@ router = APIRouter(tags=["events"], route_class=JsonRoute)
     summary="Follow or page through a run's events",
     response_model=None,
     responses={
-        **declared("run_not_found", "invalid_cursor", "invalid_last_event_id"),
+        **declared("run_not_found", "invalid_cursor", "invalid_last_event_id", "events_expired"),
         200: {
             "description": "By Accept: `text/event-stream` follows the run until it ends; `application/jsonl` gives "
             "all events up to now, one a line; anything else a page. `follow` says otherwise for the first two.",
@@ -110,6 +110,8 @@ async def list_run_events(
 ) -> Response:
     run = await given.assembly.journal.get_run(run_id, PROJECT)
     wanted = Wanted(_position(run, after, last_event_id), (*types, *types_bracketed), deltas, until)
+    if wanted.after < run.pruned_seq:
+        raise EventsExpired(run.id, run.pruned_seq)
     match _media_type(request.headers.get("accept", "")):
         case "text/event-stream":
             nothing_left = run.status in TERMINAL and wanted.after >= run.last_seq

@@ -8,7 +8,7 @@ import contextlib
 import ipaddress
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -31,11 +31,15 @@ class _TooLarge(Exception):
 
 class Gate:
     """``hosts`` are the names, besides loopback addresses, by which clients may address this API. Without
-    API keys a web page that resolves its own name to loopback must not be able to speak to it."""
+    API keys a web page that resolves its own name to loopback must not be able to speak to it. ``larger`` are
+    the paths whose bodies are read as a stream, with their limits."""
 
-    def __init__(self, app: ASGIApp, *, request_bytes_max: int, hosts: Collection[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, request_bytes_max: int, larger: Mapping[str, int], hosts: Collection[str]
+    ) -> None:
         self._app = app
         self._bytes_max = request_bytes_max
+        self._larger = larger
         self._hosts = {host.lower() for host in hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,6 +50,7 @@ class Gate:
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{ULID()}"
         scope.setdefault("state", {})["request_id"] = request_id
+        bytes_max = self._larger.get(scope["path"], self._bytes_max)
         started = False
         received = 0
 
@@ -54,7 +59,7 @@ class Gate:
             message = await receive()
             if message["type"] == "http.request":
                 received += len(message.get("body", b""))
-                if received > self._bytes_max:
+                if received > bytes_max:
                     raise _TooLarge
             return message
 
@@ -72,7 +77,7 @@ class Gate:
                 await problem_reply(Problem("invalid_request", detail), request_id)(scope, receive, marked_send)
                 return
             announced = headers.get(b"content-length", b"0")
-            if announced.isdigit() and int(announced) > self._bytes_max:
+            if announced.isdigit() and int(announced) > bytes_max:
                 raise _TooLarge
             await self._app(scope, counted_receive, marked_send)
         except ClientDisconnect:
@@ -80,7 +85,7 @@ class Gate:
         except _TooLarge:
             if started:
                 raise
-            detail = f"The body is larger than {self._bytes_max} bytes, the limit of one request."
+            detail = f"The body is larger than {bytes_max} bytes, the limit of one request."
             problem = Problem("payload_too_large", detail, headers={"connection": "close"})
             await _answer_then_drain(problem_reply(problem, request_id), receive, marked_send)
         except Exception:

@@ -23,12 +23,15 @@ from perdure.store.trouble import (
     AskExpired,
     AskResolved,
     AskStale,
+    EventsExpired,
     InboxFull,
     JournalTrouble,
     NotEligible,
     NotFound,
     RunOver,
     SessionBusy,
+    SessionDeleted,
+    SessionMovedOn,
 )
 
 log = logging.getLogger("perdure.api")
@@ -81,10 +84,12 @@ CODES: Final[dict[str, Code]] = {
     "idempotency_in_progress": Code(409, "The first request with this Idempotency-Key is still being answered", True),
     "events_expired": Code(410, "These events are no longer kept"),
     "run_expired": Code(410, "The run is no longer kept"),
+    "session_deleted": Code(410, "The session was deleted"),
     "version_mismatch": Code(412, "The object has changed since it was read"),
     "payload_too_large": Code(413, "The request body is too large"),
     "validation_failed": Code(422, "The request does not fit the schema"),
     "idempotency_key_reused": Code(422, "The Idempotency-Key came before with another request"),
+    "export_invalid": Code(422, "This is not the export of a session that can be imported"),
     "output_schema_invalid": Code(422, "The output schema is not a valid JSON Schema"),
     "model_not_priced": Code(422, "A cost limit needs a model with a known price"),
     "unknown_tool": Code(422, "No such tool"),
@@ -112,6 +117,7 @@ class FieldError:
     code: str
     message: str
     parameter: str | None = None
+    line: int | None = None  # of a body in lines; ``pointer`` is then into this line's document
 
 
 class Problem(Exception):
@@ -155,7 +161,13 @@ def problem_document(problem: Problem, request_id: str | None) -> dict[str, Any]
         "request_id": request_id,
         "retryable": code.retryable,
         "errors": [
-            {"pointer": error.pointer, "parameter": error.parameter, "code": error.code, "message": error.message}
+            {
+                "pointer": error.pointer,
+                "parameter": error.parameter,
+                "code": error.code,
+                "message": error.message,
+                **({} if error.line is None else {"line": error.line}),
+            }
             for error in errors
         ],
         "error": {
@@ -208,6 +220,18 @@ def problem_of(error: Exception) -> Problem | None:
                 "session_busy",
                 f"Session {error.session_id} has an active run, {error.run_id}: wait for it or cancel it.",
             )
+        case SessionDeleted():
+            return Problem("session_deleted", f"Session {error.session_id} was deleted, with all that was said in it.")
+        case SessionMovedOn():
+            detail = f"Session {error.session_id} has gone on after run {error.run_id}: fork the run instead."
+            return Problem("invalid_transition", detail)
+        case EventsExpired():
+            detail = (
+                f"The events of {error.run_id} up to {error.kept_after} are no longer kept. "
+                f"GET /v1/runs/{error.run_id} tells how it ended, and …/messages what was said."
+            )
+            fallback = f'</v1/runs/{error.run_id}>; rel="alternate"'
+            return Problem("events_expired", detail, headers={"link": fallback})
         case RunOver():
             return Problem("run_terminal", f"Run {error.run_id} has ended: it is {error.status}.")
         case AskResolved():
@@ -300,7 +324,7 @@ def install(app: FastAPI) -> None:
 
     for kind in (
         Problem, JournalTrouble, TemporalUnavailable, NotFound, SessionBusy, RunOver, AskResolved, AskExpired, AskStale,
-        NotEligible, InboxFull, RequestValidationError, HTTPException,
+        NotEligible, InboxFull, SessionDeleted, SessionMovedOn, EventsExpired, RequestValidationError, HTTPException,
     ):  # fmt: skip
         app.add_exception_handler(kind, handle)
 

@@ -58,7 +58,7 @@ class MessageOut(Reply):
     id: str
     object: Literal["message"]
     session_id: str
-    run_id: str
+    run_id: str | None = Field(description="Null when it was imported.")
     number: int
     role: Literal["user", "assistant", "tool"]
     content: list[BlockOut]
@@ -101,6 +101,13 @@ class WorkerOut(Reply):
     recovering: bool
 
 
+class ForkedFromOut(Reply):
+    """A run, and its event up to which the fork shares its messages."""
+
+    run_id: str
+    seq: int
+
+
 class RunOut(Reply):
     id: str
     object: Literal["run"]
@@ -113,8 +120,8 @@ class RunOut(Reply):
     root_run_id: str
     depth: int
     schedule_id: None
-    retry_of: None
-    forked_from: None
+    retry_of: str | None = Field(description="The ended run that this one goes on from, in the same session.")
+    forked_from: ForkedFromOut | None
     input: list[BlockOut]
     output: list[BlockOut] | None = Field(description="Content of the newest assistant message.")
     output_text: str | None
@@ -136,6 +143,10 @@ class RunOut(Reply):
     labels: dict[str, str]
     metadata: dict[str, Any]
     version: int = Field(description="Grows with every change of the run.")
+
+
+class AcceptedRunOut(RunOut):
+    inbox_message_id: str = Field(description="See GET /v1/runs/{run_id}/inbox.")
 
 
 class EventOut(Reply):
@@ -176,11 +187,31 @@ class StepOut(Reply):
     latency_ms: int | None = Field(description="From the newest start to the end.")
 
 
+class SessionForkOut(Reply):
+    """It shares the messages of that session up to this number."""
+
+    session_id: str
+    number: int
+
+
+class PrunedOut(Reply):
+    """What was removed: of how many runs the live text, of how many the events, sessions, blobs. `more`: call again."""
+
+    object: Literal["pruned"]
+    deltas: int
+    events: int
+    sessions: int
+    blobs: int
+    more: bool
+
+
 class SessionOut(Reply):
     id: str
     object: Literal["session"]
     last_number: int = Field(description="Number of its newest message.")
     active_run_id: str | None
+    forked_from: SessionForkOut | None
+    deleted_at: datetime | None = Field(description="What was said in it is erased since then.")
     created_at: datetime
     updated_at: datetime
     labels: dict[str, str]

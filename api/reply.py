@@ -19,6 +19,7 @@ class FieldErrorOut(Reply):
     parameter: str | None = Field(description="Name of the query parameter or header instead.")
     code: str
     message: str
+    line: int | None = Field(default=None, description="Of a body in lines, from 1; `pointer` is into that line.")
 
 
 class OpenAIError(Reply):

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Discriminator, Field, StrictBool, StrictFlo
 
 from api.body import Body, Content, Labels, Metadata, Moment, TextBlockIn, ToolName
 from api.budget_bodies import BudgetIn, LimitsIn, LimitsPatch
+from api.conflicts import OnConflict
 from api.policy_bodies import CheckedCall, ClientToolIn, PolicyIn
 from perdure.tools.client_tools import CLIENT_TOOLS_MAX
 
@@ -103,6 +104,10 @@ class CreateRun(Body):
     agent_inline: InlineAgent | None = None
     input: RunInput
     session_id: str | None = Field(default=None, max_length=64, description="Continue this conversation.")
+    on_conflict: OnConflict = Field(
+        default="reject",
+        description="When the session has an active run: 409, or the input becomes a message to it, of this delivery.",
+    )
     deadline: Moment | None = Field(
         default=None, description="RFC 3339; in the future, at most 400 days ahead. The run is `expired` then."
     )
@@ -139,3 +144,37 @@ class CheckPolicy(CheckedCall):
 class CreateSession(Body):
     labels: Labels = {}
     metadata: Metadata = {}
+
+
+class ForkSession(CreateSession):
+    """`at_number` is the last message that the new session begins with; all of them without."""
+
+    at_number: StrictInt | None = Field(default=None, ge=0, le=2**31 - 1)
+
+
+class RetryRun(Body):
+    """What is left out is the ended run's."""
+
+    deadline: Moment | None = None
+    limits: LimitsPatch = LimitsPatch()
+    budget: BudgetIn | None = None
+
+
+class ForkRun(RetryRun):
+    """`from_seq` is an event of the run: what it had put into the transcript by then is shared. `input` stands in the
+    place of the last message when that was a user's, and after it otherwise."""
+
+    from_seq: StrictInt = Field(ge=1, le=2**31 - 1)
+    input: RunInput | None = None
+
+
+Days = Annotated[StrictInt | StrictFloat, Field(ge=0, le=36_500)]
+
+
+class Prune(Body):
+    """Days since the end of a run, and since the last use of a session. What is left out is the service's setting;
+    `null` keeps."""
+
+    deltas_days: Days | None = None
+    events_days: Days | None = None
+    sessions_days: Days | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Annotated, get_args
 
@@ -16,6 +16,7 @@ from api.actor import Actor
 from api.bodies import JsonRequest, JsonRoute
 from api.body import TextBlockIn
 from api.budgets import changed_budget, check_price
+from api.conflicts import Told, created_or_told
 from api.definitions import resolve
 from api.encoding import JsonReply
 from api.events import Wanted, sse_reply
@@ -23,9 +24,9 @@ from api.idempotency import IDEMPOTENCY_KEY, once
 from api.paging import PAGE_DEFAULT, After, Before, Limit, Order, list_reply, page_of
 from api.parts import PROJECT, Given, Parts, Strict
 from api.problems import declared, field_problem, parameter_problem
-from api.replies import RunOut
+from api.replies import AcceptedRunOut, RunOut
 from api.reply import ListReply
-from api.requests import CreateRun, PatchRun
+from api.requests import CreateRun, PatchRun, UserMessageIn
 from api.showing import show_run, show_runs
 from api.starting import start_now
 from api.times import milliseconds
@@ -62,8 +63,15 @@ _PREFER = {
         **declared(
             "invalid_json", "agent_not_found", "session_not_found", "session_busy", "idempotency_in_progress",
             "payload_too_large", "validation_failed", "idempotency_key_reused", "unknown_model", "unknown_tool",
-            "model_not_priced", "budget_too_small",
+            "model_not_priced", "budget_too_small", "session_deleted", "queue_full",
         ),
+        202: {
+            "model": AcceptedRunOut,
+            "description": "The session has an active run, and `on_conflict` made the input a message to it: that "
+            "run, with the message's id. Nothing else of this request holds for it. With `stream: true` its events "
+            "from here on.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
         201: {
             "model": RunOut,
             "description": "The run is stored durably and starts as soon as Temporal takes it. With `stream: true` "
@@ -74,36 +82,40 @@ _PREFER = {
     openapi_extra={"parameters": [_PREFER, IDEMPOTENCY_KEY]},
 )  # fmt: skip
 async def create_run(request: Strict, given: Given, body: CreateRun, actor: Actor) -> Response:
-    created: RunRow | None = None
+    seen_seq = 0
 
     async def act(run_id: str) -> Response:
-        nonlocal created
-        created = await _create(request, given, body, run_id, actor)
-        return JsonReply(
-            await show_run(given.assembly.journal, created), 201, {"location": f"/v1/runs/{run_id}", "x-run-id": run_id}
-        )
+        nonlocal seen_seq
+        made = await _create(request, given, body, run_id, actor)
+        run = made.run if isinstance(made, Told) else made
+        shown = await show_run(given.assembly.journal, run)
+        headers = {"location": f"/v1/runs/{run.id}", "x-run-id": run.id}
+        if isinstance(made, Told):
+            seen_seq = run.last_seq
+            return JsonReply({**shown, "inbox_message_id": made.message.id}, 202, headers)
+        return JsonReply(shown, 201, headers)
 
     reply, replayed = await once(request, given.assembly.journal, f"run_{ULID()}", act)
     run_id = reply.headers["location"].rpartition("/")[2]
     reply.headers["x-run-id"] = run_id
     marks = {"idempotent-replayed": "true"} if replayed else {}
     if body.stream:
-        run = created or await given.assembly.journal.get_run(run_id, PROJECT)
+        run = await given.assembly.journal.get_run(run_id, PROJECT)
         return sse_reply(
             given,
             run,
-            Wanted(after=0),
-            status=201,
+            Wanted(after=max(seen_seq, run.pruned_seq)),
+            status=reply.status_code,
             headers={"location": f"/v1/runs/{run_id}", "x-run-id": run_id, **marks},
         )
-    return await _after_wait(request, given, run_id, reply)
+    return reply if reply.status_code == 202 else await _after_wait(request, given, run_id, reply)
 
 
-async def _create(request: JsonRequest, parts: Parts, body: CreateRun, run_id: str, actor: str) -> RunRow:
+async def _create(request: JsonRequest, parts: Parts, body: CreateRun, run_id: str, actor: str) -> RunRow | Told:
     """Everything is checked before anything is written; then one transaction, then the workflow."""
     assembly = parts.assembly
-    content = _input_blocks(body)
-    deadline_ms = _deadline_ms(body.deadline, assembly.settings.limits.deadline_seconds)
+    content = input_blocks(body.input)
+    deadline_ms = deadline_from(body.deadline, assembly.settings.limits.deadline_seconds)
     made = await resolve(assembly, body, content)
     new = NewRun(
         run_id=run_id,
@@ -122,20 +134,23 @@ async def _create(request: JsonRequest, parts: Parts, body: CreateRun, run_id: s
         traceparent=_traceparent(request),
     )
     try:
-        run = await assembly.journal.create_run(new)
+        found = await created_or_told(assembly.journal, new, body.on_conflict)
     except NotFound as missing:
         if missing.kind != "session":
             raise
         message = f"There is no session {missing.id!r}: POST /v1/sessions makes one."
         raise field_problem("session_not_found", "/session_id", message) from None
-    await start_now(parts, run)
-    return run
+    if isinstance(found, Told):
+        parts.orders.nudge(found.run.id)
+    else:
+        await start_now(parts, found)
+    return found
 
 
-def _input_blocks(body: CreateRun) -> list[Block]:
+def input_blocks(given: str | Sequence[TextBlockIn | UserMessageIn]) -> list[Block]:
     """One user message: texts in their order. ``validation_failed`` when nothing is said."""
     texts: list[str] = []
-    for item in [body.input] if isinstance(body.input, str) else body.input:
+    for item in [given] if isinstance(given, str) else given:
         match item:
             case str():
                 texts.append(item)
@@ -150,7 +165,7 @@ def _input_blocks(body: CreateRun) -> list[Block]:
     return [{"type": "text", "text": text} for text in texts if text]
 
 
-def _deadline_ms(deadline: datetime | None, default_seconds: int) -> int:
+def deadline_from(deadline: datetime | None, default_seconds: int) -> int:
     now_ms = time.time_ns() // 1_000_000
     if deadline is None:
         return now_ms + default_seconds * 1_000
@@ -332,7 +347,7 @@ async def update_run(given: Given, run_id: str, body: PatchRun) -> Response:
         metadata=body.metadata,
         budget=budget,
         limits=limits,
-        deadline_ms=None if body.deadline is None else _deadline_ms(body.deadline, 0),
+        deadline_ms=None if body.deadline is None else deadline_from(body.deadline, 0),
     )
     given.orders.nudge(run_id)
     return JsonReply(await show_run(journal, changed))

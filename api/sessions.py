@@ -14,15 +14,17 @@ from api.encoding import JsonReply
 from api.idempotency import IDEMPOTENCY_KEY, once
 from api.paging import PAGE_DEFAULT, After, Before, Limit, Order, list_reply, number_cursor, page_reply
 from api.parts import PROJECT, Given, Strict
-from api.problems import Problem, declared
+from api.problems import Problem, declared, field_problem
+from api.pruning import erase_workspaces
 from api.rendering import message as render_message
 from api.rendering import session as render_session
 from api.rendering import step as render_step
 from api.replies import MessageOut, SessionOut, StepOut
 from api.reply import ListReply
-from api.requests import CreateSession
+from api.requests import CreateSession, ForkSession
 from perdure.store.journal import Journal
 from perdure.store.rows import Page, SessionRow
+from perdure.store.trouble import NoSuchNumber, SessionDeleted
 
 CHUNK_BYTES = 256 * 1024  # of a large result at once: bounds memory, few round trips
 
@@ -88,6 +90,56 @@ async def get_session(given: Given, session_id: str) -> Response:
     return _session_reply(await given.assembly.journal.get_session(PROJECT, session_id), 200, {})
 
 
+@router.post(
+    "/v1/sessions/{session_id}/fork",
+    tags=["sessions"],
+    operation_id="fork_session",
+    summary="Open a conversation that begins as another one did",
+    status_code=201,
+    response_model=None,
+    responses={
+        **declared(
+            "invalid_json", "session_not_found", "session_deleted", "idempotency_in_progress", "payload_too_large",
+            "validation_failed", "idempotency_key_reused",
+        ),
+        201: {"model": SessionOut, "description": "The new session; its first messages are shared, not copied"},
+    },
+    openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
+)  # fmt: skip
+async def fork_session(request: Strict, given: Given, session_id: str, body: ForkSession | None = None) -> Response:
+    journal, wanted = given.assembly.journal, body or ForkSession()
+
+    async def act(new_id: str) -> Response:
+        try:
+            row = await journal.fork_session(
+                PROJECT, new_id, session_id, wanted.at_number, labels=wanted.labels, metadata=wanted.metadata
+            )
+        except NoSuchNumber as missing:
+            message = f"the newest message of {session_id} is {missing.last}"
+            raise field_problem("validation_failed", "/at_number", message, kind="no_such_number") from None
+        return _session_reply(row, 201, {"location": f"/v1/sessions/{row.id}"})
+
+    reply, _ = await once(request, journal, f"ses_{ULID()}", act)
+    return reply
+
+
+@router.delete(
+    "/v1/sessions/{session_id}",
+    tags=["sessions"],
+    operation_id="delete_session",
+    summary="Erase a conversation",
+    status_code=204,
+    response_model=None,
+    responses={
+        **declared("session_not_found", "session_busy"),
+        204: {"description": "What was said is erased. A tombstone stays; its runs keep their numbers only"},
+    },
+)
+async def delete_session(given: Given, session_id: str) -> Response:
+    await erase_workspaces(given, await given.assembly.journal.delete_session(PROJECT, session_id))
+    return Response(status_code=204)
+
+
 def _session_reply(row: SessionRow, status: int, headers: dict[str, str]) -> Response:
     return JsonReply(render_session(row), status, {**headers, "etag": f'"{row.last_number}-{row.updated_ms}"'})
 
@@ -102,14 +154,15 @@ def _session_reply(row: SessionRow, status: int, headers: dict[str, str]) -> Res
     summary="Read a conversation's transcript",
     response_model=None,
     responses={
-        **declared("session_not_found", "invalid_cursor"),
+        **declared("session_not_found", "session_deleted", "invalid_cursor"),
         200: {"model": ListReply[MessageOut], "description": "A page of messages, in their order"},
     },
 )
 async def list_session_messages(
     given: Given, session_id: str, limit: Limit = PAGE_DEFAULT, after: After = None
 ) -> Response:
-    await given.assembly.journal.get_session(PROJECT, session_id)
+    if (await given.assembly.journal.get_session(PROJECT, session_id)).deleted_ms is not None:
+        raise SessionDeleted(session_id)
     return await _messages(given.assembly.journal, session_id, None, limit, after)
 
 

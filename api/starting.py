@@ -8,6 +8,7 @@ import logging
 from contextlib import suppress
 
 from api.parts import Parts
+from api.pruning import prune_by_settings
 from perdure.assembly import Assembly
 from perdure.core.state import Failure
 from perdure.runs import TemporalUnavailable
@@ -66,6 +67,7 @@ async def reconcile(parts: Parts) -> None:
             if clock() - looked_for_keys > KEYS_EVERY_SECONDS:
                 looked_for_keys = clock()
                 await forget_keys(parts.assembly)
+                await prune_by_settings(parts)
             pause = EVERY_SECONDS
         except (TemporalUnavailable, JournalTrouble) as trouble:
             pause = min(pause * 2, PAUSE_SECONDS_MAX)

@@ -189,7 +189,7 @@ class Message(TypedDict):
 
     id: str
     session_id: str
-    run_id: str
+    run_id: str | None
     number: int
     role: Role
     content: list[Block]
@@ -329,7 +329,7 @@ class ToolDescription(TypedDict):
 
 ModelTroubleCode = Literal[
     "auth", "bad_request", "context_exceeded", "rate_limited", "overloaded", "server_error", "timeout",
-    "unreachable", "truncated_stream", "refused", "unknown_model", "given_up",
+    "unreachable", "truncated_stream", "refused", "unknown_model", "given_up", "transcript_broken",
 ]  # fmt: skip
 TRANSIENT_MODEL_TROUBLE: frozenset[ModelTroubleCode] = frozenset(
     {"rate_limited", "overloaded", "server_error", "timeout", "unreachable", "truncated_stream"}
@@ -338,5 +338,5 @@ TRANSIENT_MODEL_TROUBLE: frozenset[ModelTroubleCode] = frozenset(
 RUN_ERROR_CODES: tuple[str, ...] = (
     "model_error", "model_rate_limited", "model_refused", "context_overflow", "tool_error", "tool_timeout",
     "tool_outcome_unknown", "mcp_unreachable", "output_schema_unsatisfied", "retries_exhausted", "child_failed",
-    "deadline_exceeded", "internal",
+    "deadline_exceeded", "internal", "transcript_broken",
 )  # fmt: skip

@@ -77,6 +77,7 @@ class LimitSettings(_Table):
     tool_output_bytes_per_turn: int | None = Field(default=None, ge=1_000)  # beyond: the model is asked to sum up
     deadline_seconds: int = Field(default=7 * 86_400, ge=1, le=400 * 86_400)  # of a run that names none
     request_bytes_max: int = Field(default=16 * 1024 * 1024, ge=1_024)  # body of one HTTP request
+    import_bytes_max: int = Field(default=1024 * 1024 * 1024, ge=1_024)  # body of one import of a session
     spool_bytes: int = Field(default=50_000, ge=1_000)  # larger tool results become blobs with a preview
     tool_result_bytes_max: int = Field(default=64 * 1024 * 1024, ge=1_000)  # beyond: the call fails, typed
     output_tokens_default: int = Field(default=8_192, ge=1)  # sent where a dialect demands a cap
@@ -89,6 +90,14 @@ class BudgetSettings(_Table):
     max_tokens: int | None = Field(default=None, ge=1, le=10**12)
     max_output_tokens: int | None = Field(default=None, ge=1, le=10**12)
     on_limit: OnLimit = "wrap_up"
+
+
+class RetentionSettings(_Table):
+    """``[retention]``: days after which the API removes things by itself, once an hour. None keeps for ever."""
+
+    deltas_days: float | None = Field(default=None, ge=0, le=36_500)  # live text of ended runs; messages carry it whole
+    events_days: float | None = Field(default=None, ge=0, le=36_500)  # of ended runs, all but the last
+    sessions_days: float | None = Field(default=None, ge=0, le=36_500)  # without a run and untouched: deleted
 
 
 class AgentSettings(_Table):
@@ -115,6 +124,7 @@ class WorkerSettings(_Table):
     model_max_attempts: int = Field(default=8, ge=1)  # of one model call, lost workers included
     max_concurrent_activities: int = Field(default=200, ge=1)
     tool_threads: int = Field(default=64, ge=1)  # synchronous tools running at once
+    strict_transcripts: bool = False  # a broken transcript ends the run instead of being repaired for the model
     continue_as_new_events: int = Field(default=1_500, ge=50, le=20_000)  # keeps a cold replay under a second
 
 
@@ -164,6 +174,7 @@ class Settings(BaseSettings):
     prices: dict[str, Price] = {}
     limits: LimitSettings = LimitSettings()
     budget: BudgetSettings = BudgetSettings()
+    retention: RetentionSettings = RetentionSettings()
     agents: dict[str, AgentSettings] = {}
     worker: WorkerSettings = WorkerSettings()
     tool_settings: ToolSettings = ToolSettings()

@@ -72,6 +72,7 @@ _RUN_ERROR_OF_TROUBLE = {
     "unreachable": "retries_exhausted",
     "truncated_stream": "retries_exhausted",
     "given_up": "retries_exhausted",
+    "transcript_broken": "transcript_broken",
 }
 
 

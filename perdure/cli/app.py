@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from perdure.cli.app_people import app as people_app
-from perdure.cli.options import ApiUrl, As, Home, Json, LimitAction, MaxCost, MaxTokens, PolicyFile, Run
+from perdure.cli.app_sessions import app as sessions_app
+from perdure.cli.options import ApiUrl, As, Conflict, Home, Json, LimitAction, MaxCost, MaxTokens, PolicyFile, Run
 from perdure.cli.trouble import Failed
 
 app = typer.Typer(
@@ -51,6 +52,9 @@ def run_command(
         list[str] | None, typer.Option(help="May be repeated; 'none' gives it none. Default: all there are.")
     ] = None,
     session: Annotated[str | None, typer.Option(help="Continue this conversation.")] = None,
+    on_conflict: Annotated[
+        Conflict, typer.Option(help="When it is busy: an error, or a message to the run at work.")
+    ] = "reject",
     max_cost: MaxCost = None,
     max_tokens: MaxTokens = None,
     on_limit: LimitAction = None,
@@ -67,7 +71,7 @@ def run_command(
 
     tools = None if not tool else [name for name in tool if name != "none"]
     options = RunOptions(
-        agent, model, instructions, tools, session, max_cost, max_tokens, on_limit, policy, json, follow
+        agent, model, instructions, tools, session, max_cost, max_tokens, on_limit, policy, json, follow, on_conflict
     )
     where = Where(api_url, home, as_)
     raise typer.Exit(run_agent(sys.stdin.read() if text == "-" else text, options, where=where))
@@ -123,6 +127,7 @@ def cancel(
 
 
 app.add_typer(people_app)
+app.add_typer(sessions_app)
 
 
 @app.command()

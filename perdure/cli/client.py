@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import httpx2
@@ -30,6 +30,7 @@ REQUEST_TIMEOUT_SECONDS = 30.0  # the API answers 503 itself long before
 SILENCE_SECONDS = 25.0  # the stream carries a heartbeat every 10 s: two missed ones mean a dead connection
 RECONNECT_SECONDS = (0.1, 0.2, 0.5, 1.0)  # a restarted API answers after one or two seconds
 OUTAGE_SECONDS_MAX = 120.0  # of the API, before a follower gives up; the run goes on without it
+UPLOAD_SECONDS = 600.0  # without an answer: what was sent is checked line by line, and written at once
 TRIES_MAX = 8  # of one request, all under the same idempotency key
 TRY_AGAIN_SECONDS = 1.0  # between them, when the API does not say
 
@@ -46,11 +47,13 @@ class Refused(Failed):
     def __init__(self, status: int, problem: Object) -> None:
         self.status, self.problem = status, problem
         self.code = str(problem.get("code", f"http_{status}"))
-        details = [
-            f"\n  {error.get('pointer') or error.get('parameter') or ''}: {error.get('message')}"
-            for error in problem.get("errors") or []
-        ]
+        details = [f"\n  {_place_of(error)}: {error.get('message')}" for error in problem.get("errors") or []]
         super().__init__(f"{problem.get('detail') or problem.get('title')} ({self.code})" + "".join(details))
+
+
+def _place_of(error: Object) -> str:
+    place = str(error.get("pointer") or error.get("parameter") or "")
+    return f"line {error['line']} {place}".rstrip() if error.get("line") else place
 
 
 def find_api(given: str | None, home: Path | None) -> str:
@@ -123,6 +126,31 @@ class Api:
 
     def patch(self, path: str, body: Object) -> Object:
         return self._send("PATCH", path, json=body)
+
+    def delete(self, path: str) -> None:
+        self._request("DELETE", path)
+
+    def download(self, path: str, file: BinaryIO) -> None:
+        """The body, as it comes. Failed, also when it breaks off."""
+        try:
+            with self._http.stream("GET", path, timeout=SILENCE_SECONDS) as reply:
+                if not reply.is_success:
+                    reply.read()
+                    raise Refused(reply.status_code, _document(reply))
+                for chunk in reply.iter_bytes():
+                    file.write(chunk)
+        except httpx2.TransportError as trouble:
+            raise Failed(f"GET {self.url}{path} broke off: {trouble or type(trouble).__name__}") from None
+
+    def upload(self, path: str, file: BinaryIO, media_type: str) -> Object:
+        """The file as the body, once: what is half sent leaves nothing."""
+        try:
+            reply = self._http.post(path, content=file, headers={"Content-Type": media_type}, timeout=UPLOAD_SECONDS)
+        except httpx2.TransportError as trouble:
+            raise Failed(f"POST {self.url}{path} broke off: {trouble or type(trouble).__name__}") from None
+        if not reply.is_success:
+            raise Refused(reply.status_code, _document(reply))
+        return _document(reply)
 
     def get_text(self, path: str, accept: str, **query: object) -> str:
         """The same as ``get`` for another representation than JSON."""

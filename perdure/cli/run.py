@@ -39,6 +39,7 @@ class RunOptions:
     policy: Path | None = None
     json: bool = False
     follow: bool = True
+    on_conflict: str = "reject"
 
 
 def run_agent(text: str, options: RunOptions, *, where: Where) -> int:
@@ -65,7 +66,7 @@ def run_agent(text: str, options: RunOptions, *, where: Where) -> int:
     if budget:
         body["budget"] = budget
     if options.session:
-        body["session_id"] = options.session
+        body |= {"session_id": options.session, "on_conflict": options.on_conflict}
     run = api.post("/v1/runs", body)
     if not options.follow:
         print(json.dumps(run) if options.json else run["id"])

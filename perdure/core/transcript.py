@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 
 Entry = TypeVar("Entry", bound=Mapping[str, Any])  # contract.Message: role, content blocks, and what else it has
 
+NEVER_MADE = frozenset({"max_output_tokens", "refusal", "interrupted"})  # stops of answers whose calls nobody runs
 NOT_EXECUTED = (
     "not executed: the call was cut off before it had a result. If it may change anything, find out whether it "
     "did before you repeat it."
@@ -35,6 +36,48 @@ def repaired(messages: Sequence[Entry]) -> list[Entry]:
                 whole.append(kept)
                 whole.extend(results.get(call["call_id"]) or _not_executed(kept, call) for call in _calls(kept))
     return whole
+
+
+def flaws(messages: Sequence[Entry]) -> dict[str, int]:
+    """What ``repaired`` has to mend that no ordinary life of a run leaves behind, by kind. It is ordinary that calls of
+    an answer that was cut off are never made, that results stand in any order, and that an answer is empty."""
+    asked: set[str] = set()
+    waiting: set[str] = set()
+    ended: set[str] = set()
+    found = dict.fromkeys(("duplicate_calls", "orphan_calls", "orphan_results", "duplicate_results"), 0)
+    for message in messages:
+        for call in _calls(message):
+            id_ = call["call_id"]
+            if id_ in asked:
+                found["duplicate_calls"] += 1
+            elif message.get("stop_reason") not in NEVER_MADE:
+                waiting.add(id_)
+            asked.add(id_)
+        if message["role"] == "tool":
+            for block in message["content"]:
+                if block["type"] == "tool_result":
+                    id_ = block["call_id"]
+                    kind = "orphan_results" if id_ not in asked else "duplicate_results" if id_ in ended else ""
+                    if kind:
+                        found[kind] += 1
+                    else:
+                        ended.add(id_)
+    found["orphan_calls"] = len(waiting - ended)
+    return {kind: count for kind, count in found.items() if count}
+
+
+def unanswered_calls(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The calls of the newest answer that have no result."""
+    newest = max((at for at, message in enumerate(messages) if message["role"] == "assistant"), default=None)
+    if newest is None:
+        return []
+    ended = {
+        block["call_id"]
+        for message in messages[newest:]
+        for block in message["content"]
+        if block["type"] == "tool_result"
+    }
+    return [call for call in _calls(messages[newest]) if call["call_id"] not in ended]
 
 
 def _results(messages: Sequence[Entry]) -> dict[str, Entry]:

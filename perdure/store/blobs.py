@@ -29,6 +29,11 @@ def write_blob(folder: Path, body: bytes) -> str:
     return id_
 
 
+def remove_blob(folder: Path, blob_id: str) -> None:
+    """Gone when this returns; one that is gone already is nothing."""
+    _path(folder, blob_id).unlink(missing_ok=True)
+
+
 def read_blob(folder: Path, blob_id: str, offset: int = 0, length: int | None = None) -> bytes:
     """The bytes from ``offset`` on, at most ``length``. NotFound."""
     try:

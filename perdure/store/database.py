@@ -41,12 +41,15 @@ _RACE_STATES = ("40001", "40P01", "23505")  # serialization, deadlock, somebody 
 
 class Database(Protocol):
     """``write`` commits what ``work`` did, or nothing; ``committed`` is then called at once, in any
-    thread, even when the caller has been cancelled meanwhile. A ``brief`` read returns a few rows."""
+    thread, even when the caller has been cancelled meanwhile. A ``brief`` read returns a few rows; a ``long``
+    write takes more than a moment."""
 
     @property
     def dialect(self) -> str: ...
 
-    async def write(self, work: Work[Result], committed: Callable[[], None] | None = None) -> Result: ...
+    async def write(
+        self, work: Work[Result], committed: Callable[[], None] | None = None, *, long: bool = False
+    ) -> Result: ...
 
     async def read(self, work: Work[Result], *, brief: bool = False) -> Result: ...
 
@@ -76,8 +79,10 @@ class SqliteDatabase:
         self._waiting = 0  # writes in the writer thread: the next one queues behind them
         self._since_checkpoint = 0
 
-    async def write(self, work: Work[Result], committed: Callable[[], None] | None = None) -> Result:
-        if not self._waiting:
+    async def write(
+        self, work: Work[Result], committed: Callable[[], None] | None = None, *, long: bool = False
+    ) -> Result:
+        if not self._waiting and not long:
             transaction = self._begin_here()
             if transaction is not None:
                 return self._write_here(transaction, work, committed)
@@ -214,7 +219,9 @@ class PostgresDatabase:
         self.url = url
         self.engine = postgres_engine(url)
 
-    async def write(self, work: Work[Result], committed: Callable[[], None] | None = None) -> Result:
+    async def write(
+        self, work: Work[Result], committed: Callable[[], None] | None = None, *, long: bool = False
+    ) -> Result:
         for tried in range(1, WRITE_TRIES + 1):
             try:
                 async with self.engine.begin() as connection:

@@ -55,7 +55,7 @@ from perdure.core.budget import WARNING_PERCENT, Amount, Budget
 from perdure.core.happenings import CallAsked
 from perdure.core.state import Failure, Json, OutboxEvent, Outcome, Usage
 from perdure.store.json_text import dump
-from perdure.store.rows import CallRow, ModelCommit, NewEvent, RulingShown, ToolCommit
+from perdure.store.rows import CallRow, ModelCommit, NewEvent, Origin, RulingShown, ToolCommit
 
 DELTAS = ("text.delta", "reasoning.delta", "tool_args.delta")
 PREVIEW_CHARACTERS_MAX = 200  # enough to recognise it in a list; the whole is one request away
@@ -112,8 +112,13 @@ def from_outbox(event: OutboxEvent) -> NewEvent:
     return NewEvent(event.type, event.data, event.key)
 
 
-def created(content: Sequence[Block], agent: str, model: str) -> NewEvent:
-    return NewEvent("run.created", {"goal": goal(content), "agent": agent, "model": model}, "created")
+def created(content: Sequence[Block], agent: str, model: str, origin: Origin | None = None) -> NewEvent:
+    data: dict[str, Json] = {"goal": goal(content), "agent": agent, "model": model}
+    if origin is not None and origin.seq is None:
+        data["retry_of"] = origin.run_id
+    elif origin is not None:
+        data["forked_from"] = {"run_id": origin.run_id, "seq": origin.seq}
+    return NewEvent("run.created", data, "created")
 
 
 def queued() -> NewEvent:

@@ -7,7 +7,7 @@ what is there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -27,6 +27,7 @@ from perdure.store.rows import (
     Decision,
     Delta,
     EventRow,
+    ImportedMessage,
     InboxRow,
     LedgerRow,
     ModelCommit,
@@ -34,6 +35,7 @@ from perdure.store.rows import (
     NewMessage,
     NewRun,
     Page,
+    Pruned,
     RunRow,
     SessionRow,
     StoredReply,
@@ -87,13 +89,73 @@ class Journal(Protocol):
 
     async def list_sessions(
         self, project_id: str, *, limit: int, cursor: str | None, descending: bool
-    ) -> Page[SessionRow]: ...
+    ) -> Page[SessionRow]:
+        """Without those that were deleted."""
+        ...
+
+    async def fork_session(
+        self,
+        project_id: str,
+        new_id: str,
+        session_id: str,
+        at_number: int | None,
+        *,
+        labels: Mapping[str, str],
+        metadata: Mapping[str, Json],
+    ) -> SessionRow:
+        """A new session that begins with the messages of ``session_id`` up to ``at_number`` (all of them): shared,
+        not copied. Idempotent by ``new_id``. NotFound, SessionDeleted, NoSuchNumber."""
+        ...
+
+    async def import_session(
+        self,
+        project_id: str,
+        session_id: str,
+        messages: Iterable[ImportedMessage],
+        *,
+        labels: Mapping[str, str],
+        metadata: Mapping[str, Json],
+    ) -> SessionRow:
+        """A new session with these messages, which belong to no run. What ``messages`` raises while it is read
+        undoes everything. Idempotent by ``session_id``."""
+        ...
+
+    async def delete_session(self, project_id: str, session_id: str) -> list[str]:
+        """Erase what was said in a session and what its runs were about; their rows stay without content, and
+        the session as a tombstone. Messages that a fork inherits stay until it is deleted, too; blobs that nothing
+        refers to any more are removed when nobody has put them lately. The ids of its runs; none when it was
+        deleted before. NotFound, SessionBusy."""
+        ...
+
+    async def prune(
+        self,
+        *,
+        deltas_before_ms: int | None = None,
+        events_before_ms: int | None = None,
+        sessions_before_ms: int | None = None,
+        limit: int,
+    ) -> tuple[Pruned, list[str]]:
+        """Remove the live text (events.pruned stands in its place), all events but the last, of runs that ended
+        before; delete sessions without a run to which nothing was added since; remove blobs that nothing refers to.
+        At most ``limit`` of each. Also the ids of the runs of the deleted sessions."""
+        ...
+
+    async def number_at(self, project_id: str, run_id: str, seq: int) -> int:
+        """The number of the newest message that the run had added with its event ``seq``. NotFound, NoSuchNumber,
+        EventsExpired."""
+        ...
+
+    async def find_said(self, session_id: str, message_id: str) -> tuple[RunRow, InboxRow] | None:
+        """The run of this session that was sent the message with this id."""
+        ...
 
     # Runs ------------------------------------------------------------------------------------------
 
     async def create_run(self, new: NewRun) -> RunRow:
         """Row ``queued``, user message, events run.created, message.added, run.queued: one transaction.
-        An existing ``run_id`` is returned as it is. NotFound (session), SessionBusy."""
+        An existing ``run_id`` is returned as it is. A run that goes on from another: see ``Origin``; calls that a
+        fork has cut off from their results are answered in it as not executed.
+        NotFound (session), SessionBusy, SessionDeleted, SessionMovedOn."""
         ...
 
     async def get_run(self, run_id: str, project_id: str | None = None) -> RunRow: ...
@@ -445,6 +507,10 @@ class Journal(Protocol):
 
     async def put_blob(self, body: bytes, media_type: str) -> str:
         """Content-addressed: the id is ``blob_`` + SHA-256 in hex."""
+        ...
+
+    async def media_type_of(self, blob_id: str) -> str:
+        """NotFound."""
         ...
 
     async def get_blob(self, blob_id: str, *, offset: int = 0, length: int | None = None) -> bytes: ...

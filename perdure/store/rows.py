@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
-from perdure.contract import AgentDefinition, Block, LimitsDefinition
+from perdure.contract import AgentDefinition, Block, LimitsDefinition, Role
 from perdure.core.budget import Account, Amount, Budget, Grant
 from perdure.core.happenings import CallAsked, Delivery
 from perdure.core.policy import ApprovalTerms
@@ -39,6 +39,18 @@ class NewRun:
     labels: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, Json] = field(default_factory=dict)
     traceparent: str | None = None
+    goes_on_from: Origin | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The run that another one goes on from. With ``seq`` it is a fork of it, in a new session which shares the
+    messages up to ``number``; without, a retry in its own session, whose newest message is still ``number``.
+    The new run's ``input`` may be empty then: its input is the other one's."""
+
+    run_id: str
+    number: int
+    seq: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +82,7 @@ class RunRow:
     usage: Usage
     turns: int
     last_seq: int
+    last_number: int  # of its session's newest message, while it was active
     last_progress_ms: int
     recovering: bool
     workflow_started: bool
@@ -80,6 +93,9 @@ class RunRow:
     parent_run_id: str | None
     root_run_id: str
     depth: int
+    retry_of: str | None
+    forked_from: tuple[str, int] | None  # a run and its event
+    pruned_seq: int  # events up to here are no longer kept
     labels: dict[str, str]
     metadata: dict[str, Json]
 
@@ -402,7 +418,8 @@ class AgentRow:
 
 @dataclass(frozen=True, slots=True)
 class SessionRow:
-    """A conversation. ``last_number`` is the number of its newest message."""
+    """A conversation. ``last_number`` is the number of its newest message; those up to ``inherited`` stand in the
+    session it was ``forked_from``, or in those that one came from. A deleted one is a tombstone."""
 
     id: str
     project_id: str
@@ -412,6 +429,33 @@ class SessionRow:
     updated_ms: int
     labels: dict[str, str]
     metadata: dict[str, Json]
+    forked_from: str | None = None
+    inherited: int = 0
+    deleted_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedMessage:
+    """A message of another journal. ``id`` and times are kept as they are."""
+
+    id: str
+    number: int
+    role: Role
+    content: list[Block]
+    producer: str | None
+    stop_reason: str | None
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What one look has removed. ``more``: the look came to its limit, there is more."""
+
+    deltas: int = 0  # of how many runs
+    events: int = 0  # of how many runs
+    sessions: int = 0
+    blobs: int = 0
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from perdure.core.state import TERMINAL, Failure, Json, OutboxEvent, RunStatus, 
 from perdure.store import events as say
 from perdure.store.json_text import dump, dump_map, plain
 from perdure.store.rows import NewEvent
-from perdure.store.schema import events, ledger, messages, orders, runs, sessions
+from perdure.store.schema import blob_uses, events, ledger, messages, orders, runs, sessions
 from perdure.store.trouble import NotFound, RunOver
 
 _MUTABLE = (
@@ -43,6 +43,7 @@ _ADD_EVENTS = insert(events)
 _ADD_MESSAGES = insert(messages)
 _ADD_LEDGER = insert(ledger)
 _ADD_ORDERS = insert(orders)
+ADD_BLOB_USES = insert(blob_uses)
 _SAVE = (
     update(runs).where(runs.c.no == bindparam("run")).values({name: bindparam(f"new_{name}") for name in _MUTABLE})
 )  # fmt: skip
@@ -96,6 +97,7 @@ class RunTransaction:
         self.over = row["status"] in TERMINAL
         self._pending: list[_Pending] = []
         self._messages: list[dict[str, Json]] = []
+        self._blob_uses: list[dict[str, Json]] = []
         self._ledger: list[dict[str, Json]] = []
         self._orders: list[dict[str, Json]] = []
         if self.over and not even_if_over:
@@ -144,6 +146,7 @@ class RunTransaction:
                 "at_ms": self.now_ms,
             }
         )
+        self._blob_uses += blob_uses_of(self.session_no, number, content)
         self._pending.append(_Pending(NewEvent("message.added", {}, f"m{number}"), number))
         return number
 
@@ -196,7 +199,7 @@ class RunTransaction:
         rows = self._number(self.known(item.event.key for item in self._pending if item.again and item.event.key))
         for statement, queued in (
             (_ADD_MESSAGES, self._messages), (_ADD_EVENTS, rows), (_ADD_LEDGER, self._ledger),
-            (_ADD_ORDERS, self._orders),
+            (_ADD_ORDERS, self._orders), (ADD_BLOB_USES, self._blob_uses),
         ):  # fmt: skip
             if queued:
                 self.connection.execute(statement, queued)
@@ -246,6 +249,12 @@ class RunTransaction:
         reason = event.data.get("reason")
         self.row["status"] = status
         self.row["status_reason"] = plain(reason) if isinstance(reason, str) and reason else None
+
+
+def blob_uses_of(session_no: int, number: int, content: Sequence[Block]) -> list[dict[str, Json]]:
+    """Rows that say which blobs a message refers to: the whole of results that were too large for it."""
+    ids = {block["blob"] for block in content if block["type"] == "tool_result" and "blob" in block}
+    return [{"session_no": session_no, "number": number, "blob_id": id_} for id_ in sorted(ids)]
 
 
 def usage_of(row: RowMapping | dict[str, Json]) -> Usage:

@@ -44,10 +44,24 @@ sessions = Table(
     Column("project_id", Text, nullable=False),
     Column("active_run_id", Text),
     Column("created_ms", BigInteger, nullable=False),
+    Column("inherited", Integer, nullable=False, default=0),  # up to here its messages are others'
+    Column("forked_from", Text),  # the session it was forked from, at its number ``inherited``
+    Column("deleted_ms", BigInteger),  # its content is erased; this row stays
     Column("labels", Text),
     Column("metadata", Text),
 )
 Index("ix_sessions_project_id", sessions.c.project_id, sessions.c.no)
+
+session_parts = Table(  # where the inherited messages of a forked session stand: flat, however often it was forked
+    "session_parts",
+    metadata,
+    Column("session_no", BigInteger, ForeignKey("sessions.no"), primary_key=True),
+    Column("first", Integer, primary_key=True, autoincrement=False),
+    Column("last", Integer, nullable=False),
+    Column("source_no", BigInteger, ForeignKey("sessions.no"), nullable=False),
+    sqlite_with_rowid=False,
+)
+Index("ix_session_parts_source_no", session_parts.c.source_no)
 
 runs = Table(
     "runs",
@@ -66,6 +80,7 @@ runs = Table(
     Column("stop_reason", Text),
     Column("error", Text),
     Column("input_number", Integer, nullable=False),
+    Column("input_session_no", BigInteger),  # where the input stands, when it was said to another run
     Column("output_number", Integer),
     Column("last_number", Integer, nullable=False),  # newest message of the session, while this run is active
     Column("last_seq", Integer, nullable=False),
@@ -103,6 +118,11 @@ runs = Table(
     Column("parent_run_id", Text),
     Column("root_run_id", Text, nullable=False),
     Column("depth", SmallInteger, nullable=False),
+    Column("retry_of", Text),
+    Column("forked_from", Text),  # the run, ...
+    Column("forked_seq", Integer),  # ... and its event
+    Column("pruned", SmallInteger, nullable=False, default=0),  # 1: its deltas are gone, 2: its events
+    Column("pruned_seq", Integer, nullable=False, default=0),  # events up to here are no longer kept
     Column("labels", Text),
     Column("metadata", Text),
     Column("traceparent", Text),
@@ -110,6 +130,7 @@ runs = Table(
 Index("ix_runs_project_id", runs.c.project_id, runs.c.no)
 Index("ix_runs_session_no", runs.c.session_no)
 Index("ix_runs_root_run_id", runs.c.root_run_id)
+Index("ix_runs_pruned", runs.c.pruned, runs.c.completed_ms)
 Index(
     "ix_runs_unstarted",
     runs.c.created_ms,
@@ -133,7 +154,7 @@ messages = Table(
     Column("no", Number, primary_key=True),
     Column("session_no", BigInteger, ForeignKey("sessions.no"), nullable=False),
     Column("number", Integer, nullable=False),
-    Column("run_no", BigInteger, ForeignKey("runs.no"), nullable=False),
+    Column("run_no", BigInteger, ForeignKey("runs.no")),  # none: it was imported
     Column("id", Text, nullable=False),
     Column("role", Text, nullable=False),
     Column("content", Text, nullable=False),
@@ -322,8 +343,23 @@ blobs = Table(
     Column("id", Text, primary_key=True),
     Column("bytes", BigInteger, nullable=False),
     Column("media_type", Text, nullable=False),
-    Column("created_ms", BigInteger, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),  # when it was put last
+    Column("orphaned_ms", BigInteger),  # since when no message refers to it any more
 )
+Index(
+    "ix_blobs_orphaned", blobs.c.orphaned_ms,
+    sqlite_where=text("orphaned_ms IS NOT NULL"), postgresql_where=text("orphaned_ms IS NOT NULL"),
+)  # fmt: skip
+
+blob_uses = Table(  # which messages refer to a blob
+    "blob_uses",
+    metadata,
+    Column("session_no", BigInteger, ForeignKey("sessions.no"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("blob_id", Text, primary_key=True),
+    sqlite_with_rowid=False,
+)
+Index("ix_blob_uses_blob_id", blob_uses.c.blob_id)
 
 idempotency_keys = Table(
     "idempotency_keys",

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, select, update
 
 from perdure.contract import AgentDefinition, Block, LimitsDefinition, Message
 from perdure.core.budget import Ask, Budget
@@ -29,6 +29,7 @@ from perdure.store import (
 from perdure.store.blobs import read_blob, write_blob
 from perdure.store.database import open_database
 from perdure.store.journal import Follower, Journal
+from perdure.store.json_text import plain
 from perdure.store.migrate import prepare, revision
 from perdure.store.rows import (
     AgentRow,
@@ -48,7 +49,9 @@ from perdure.store.rows import (
 )
 from perdure.store.run_transaction import now_ms
 from perdure.store.schema import blobs
+from perdure.store.sql_keeping import KeepingMethods
 from perdure.store.sql_outside import OutsideMethods
+from perdure.store.trouble import NotFound
 
 
 async def open_journal(sql_url: str, blob_folder: Path, *, migrate: bool = True) -> SqlJournal:
@@ -64,7 +67,7 @@ async def open_journal(sql_url: str, blob_folder: Path, *, migrate: bool = True)
         raise
 
 
-class SqlJournal(OutsideMethods, Journal):
+class SqlJournal(OutsideMethods, KeepingMethods, Journal):
     """See ``perdure.store.journal.Journal``. Belongs to the event loop that opened it; open with ``open_journal``."""
 
     async def ready(self) -> str:
@@ -300,12 +303,22 @@ class SqlJournal(OutsideMethods, Journal):
         id_ = await asyncio.to_thread(write_blob, self._blob_folder, body)
 
         def add(connection: Connection) -> None:
-            if connection.execute(select(blobs.c.id).where(blobs.c.id == id_)).first() is None:
+            put = update(blobs).where(blobs.c.id == id_).values(created_ms=now_ms())
+            if connection.execute(put).rowcount == 0:
                 row = {"id": id_, "bytes": len(body), "media_type": media_type, "created_ms": now_ms()}
                 connection.execute(insert(blobs), row)
 
         await self._database.write(add)
+        # It may have been removed since it was found to be there; from now on it is too young for that.
+        await asyncio.to_thread(write_blob, self._blob_folder, body)
         return id_
+
+    async def media_type_of(self, blob_id: str) -> str:
+        row = select(blobs.c.media_type).where(blobs.c.id == plain(blob_id))
+        found = await self._database.read(lambda c: c.execute(row).scalar_one_or_none())
+        if found is None:
+            raise NotFound("blob", blob_id)
+        return str(found)
 
     async def get_blob(self, blob_id: str, *, offset: int = 0, length: int | None = None) -> bytes:
         return await asyncio.to_thread(read_blob, self._blob_folder, blob_id, offset, length)

@@ -14,7 +14,7 @@ from perdure.store import events as say
 from perdure.store.json_text import dump, load, plain
 from perdure.store.rows import INBOX_WAITING_MAX, InboxRow, NewMessage
 from perdure.store.run_transaction import RunTransaction
-from perdure.store.schema import inbox
+from perdure.store.schema import inbox, runs, sessions
 from perdure.store.sql_orders import add_order
 from perdure.store.sql_reading import RunPlace
 from perdure.store.trouble import InboxFull, NotFound, RunOver
@@ -25,6 +25,12 @@ _KNOWN = _OF_RUN.where(inbox.c.message_id.in_(bindparam("messages", expanding=Tr
 _ALL = _OF_RUN.order_by(inbox.c.number)
 _WAITING = _ALL.where(inbox.c.status == "accepted")
 _WAITING_BETWEEN = _WAITING.where(inbox.c.number.between(bindparam("first"), bindparam("last")))
+_SAID = (
+    select(inbox, runs.c.id.label("run_id"))
+    .join(runs, runs.c.no == inbox.c.run_no)
+    .join(sessions, sessions.c.no == runs.c.session_no)
+    .where(sessions.c.id == bindparam("session"), inbox.c.message_id == bindparam("message"))
+)
 _ADD = insert(inbox)
 _SETTLE = (
     update(inbox)
@@ -89,6 +95,11 @@ def replace_inbox(connection: Connection, run_id: str, messages: Sequence[NewMes
     _accept(run, list(new.values()))
     run.save()
     return [_row_of(run.id, row) for row in connection.execute(_WAITING, {"run": run.no}).mappings()]
+
+
+def find_said(connection: Connection, session_id: str, message_id: str) -> InboxRow | None:
+    found = connection.execute(_SAID, {"session": plain(session_id), "message": plain(message_id)}).mappings().first()
+    return None if found is None else _row_of(found["run_id"], found)
 
 
 def _known(run: RunTransaction, ids: Sequence[str]) -> set[str]:

@@ -14,7 +14,7 @@ from perdure.store.call_rows import arguments_in, call_of
 from perdure.store.events import DELTAS
 from perdure.store.json_text import load, load_map, plain
 from perdure.store.rows import CallRow, EventRow
-from perdure.store.schema import calls, events, messages, runs, sessions
+from perdure.store.schema import calls, events, messages, runs, session_parts, sessions
 from perdure.store.trouble import NotFound
 
 ROWS_MAX = 2**31 - 1  # SQLite and PostgreSQL take this as a limit, and no run has more
@@ -50,13 +50,22 @@ _MESSAGES = (
         messages.c.id, runs.c.id, messages.c.number, messages.c.role, messages.c.content, messages.c.producer,
         messages.c.stop_reason, messages.c.at_ms,
     )
-    .join(runs, runs.c.no == messages.c.run_no)
-    .where(messages.c.session_no == bindparam("session"), messages.c.number > bindparam("after"))
+    .outerjoin(runs, runs.c.no == messages.c.run_no)
+    .where(messages.c.number > bindparam("after"))
     .order_by(messages.c.number)
     .limit(bindparam("most"))
 )  # fmt: skip
-_MESSAGES_OF_RUN = _MESSAGES.where(runs.c.id == bindparam("run_id"))
-_SESSION_NO = select(sessions.c.no).where(sessions.c.id == bindparam("session_id"))
+_OWN = _MESSAGES.where(messages.c.session_no == bindparam("session"))
+_OWN_OF_RUN = _OWN.where(runs.c.id == bindparam("run_id"))
+_INHERITED = _MESSAGES.join(
+    session_parts,
+    and_(
+        session_parts.c.session_no == bindparam("session"),
+        messages.c.session_no == session_parts.c.source_no,
+        messages.c.number.between(session_parts.c.first, session_parts.c.last),
+    ),
+)
+_SESSION = select(sessions.c.no, sessions.c.inherited).where(sessions.c.id == bindparam("session_id"))
 _CALLS = select(calls, messages.c.content).outerjoin(
     messages, and_(messages.c.session_no == bindparam("session"), messages.c.number == calls.c.asked_number)
 )
@@ -114,14 +123,16 @@ def read_events(
 def list_messages(
     connection: Connection, session_id: str, after: int, limit: int | None, run_id: str | None
 ) -> list[Message]:
-    session_no = connection.execute(_SESSION_NO, {"session_id": plain(session_id)}).scalar_one_or_none()
-    if session_no is None:
+    session = connection.execute(_SESSION, {"session_id": plain(session_id)}).one_or_none()
+    if session is None:
         raise NotFound("session", session_id)
-    where: dict[str, Any] = {"session": session_no, "after": min(max(after, 0), ROWS_MAX), "most": _most(limit)}
-    if run_id is None:
-        rows = connection.execute(_MESSAGES, where)
+    where: dict[str, Any] = {"session": session.no, "after": min(max(after, 0), ROWS_MAX), "most": _most(limit)}
+    if run_id is not None:
+        rows = list(connection.execute(_OWN_OF_RUN, {**where, "run_id": plain(run_id)}))
     else:
-        rows = connection.execute(_MESSAGES_OF_RUN, {**where, "run_id": plain(run_id)})
+        rows = list(connection.execute(_INHERITED, where)) if after < session.inherited else []
+        if len(rows) < where["most"]:
+            rows += connection.execute(_OWN, {**where, "most": where["most"] - len(rows)})
     return [_message(session_id, *row) for row in rows]
 
 
@@ -162,7 +173,7 @@ def arguments_of(row: Any) -> Json:
 
 
 def _message(
-    session_id: str, id_: str, run_id: str, number: int, role: Any, content: str, producer: str | None,
+    session_id: str, id_: str, run_id: str | None, number: int, role: Any, content: str, producer: str | None,
     stop_reason: str | None, at_ms: int,
 ) -> Message:  # fmt: skip
     return {

@@ -20,9 +20,10 @@ from perdure.store.paging import page_of
 from perdure.store.rows import NewEvent, NewRun, Page, RunRow
 from perdure.store.run_transaction import RunTransaction, new_id, now_ms, usage_of
 from perdure.store.schema import events, messages, run_labels, runs, sessions
+from perdure.store.sql_forks import Place, answer_what_was_cut_off, place_for
 from perdure.store.sql_inbox import return_messages
 from perdure.store.sql_orders import add_order, forget_orders
-from perdure.store.trouble import NotFound, RunOver, SessionBusy
+from perdure.store.trouble import NotFound, RunOver
 
 _input, _output = messages.alias("input"), messages.alias("output")
 _SHOW = (
@@ -33,7 +34,13 @@ _SHOW = (
         _output.c.content.label("output"),
     )
     .join(sessions, sessions.c.no == runs.c.session_no)
-    .outerjoin(_input, and_(_input.c.session_no == runs.c.session_no, _input.c.number == runs.c.input_number))
+    .outerjoin(
+        _input,
+        and_(
+            _input.c.session_no == func.coalesce(runs.c.input_session_no, runs.c.session_no),
+            _input.c.number == runs.c.input_number,
+        ),
+    )
     .outerjoin(_output, and_(_output.c.session_no == runs.c.session_no, _output.c.number == runs.c.output_number))
 )
 _SHOW_ONE = _SHOW.where(runs.c.id == bindparam("run_id"))
@@ -50,15 +57,10 @@ _SILENT = (
     .limit(bindparam("most"))
 )
 _WORKFLOW_STARTED = update(runs).where(runs.c.id == bindparam("run_id")).values(workflow_started=True)
-_TAKE_SESSION = (
-    select(sessions.c.no, sessions.c.active_run_id)
-    .where(sessions.c.id == bindparam("session_id"), sessions.c.project_id == bindparam("project_id"))
-    .with_for_update()
-)
-_OCCUPY = update(sessions).where(sessions.c.no == bindparam("session")).values(active_run_id=bindparam("run_id"))
-_LAST_NUMBER = select(func.max(messages.c.number)).where(messages.c.session_no == bindparam("session"))
 _ADD_RUN = insert(runs)
-_ADD_SESSION = insert(sessions)
+_INPUT = (
+    update(runs).where(runs.c.no == bindparam("run")).values(input_number=bindparam("number"), input_session_no=None)
+)
 _ADD_LABELS = insert(run_labels)
 _PATCH = (
     update(runs)
@@ -81,12 +83,18 @@ def create_run(connection: Connection, new: NewRun) -> RunRow:
             raise NotFound("run", new.run_id)
         return run_of(existing)
     at_ms = now_ms()
-    session_no, last_number = _session_for(connection, new, run_id, at_ms)
-    no = connection.execute(_ADD_RUN, _new_row(new, run_id, session_no, last_number, at_ms)).inserted_primary_key[0]  # type: ignore[index]
+    place = place_for(connection, new, run_id, at_ms)
+    row = _new_row(new, run_id, place, at_ms)
+    no = connection.execute(_ADD_RUN, row).inserted_primary_key[0]  # type: ignore[index]
     _label(connection, no, new.labels)
     run = RunTransaction(connection, run_id)
-    run.append(say.created(new.input, new.definition["name"], new.definition["model"]))
-    run.add_message("user", new.input)
+    shown = new.input or get_run(connection, run_id, None).input
+    run.append(say.created(shown, new.definition["name"], new.definition["model"], new.goes_on_from))
+    if place.fresh_fork:
+        answer_what_was_cut_off(run, place.session_id, place.last_number)
+    if new.input:
+        number = run.add_message("user", new.input)
+        connection.execute(_INPUT, {"run": no, "number": number})
     run.append(say.queued())
     if new.budget:
         write_limits(run, new.budget)
@@ -94,34 +102,17 @@ def create_run(connection: Connection, new: NewRun) -> RunRow:
     return get_run(connection, run_id, None)
 
 
-def _session_for(connection: Connection, new: NewRun, run_id: str, at_ms: int) -> tuple[int, int]:
-    """The session's number and that of its newest message; the session is occupied by this run now."""
-    if new.session_id is None:
-        row = {
-            "id": new_id("ses"), "project_id": new.project_id, "active_run_id": run_id, "created_ms": at_ms,
-        }  # fmt: skip
-        return connection.execute(_ADD_SESSION, row).inserted_primary_key[0], 0  # type: ignore[index]
-    where = {"session_id": plain(new.session_id), "project_id": new.project_id}
-    session = connection.execute(_TAKE_SESSION, where).one_or_none()
-    if session is None:
-        raise NotFound("session", new.session_id)
-    if session.active_run_id is not None:
-        raise SessionBusy(new.session_id, session.active_run_id)
-    connection.execute(_OCCUPY, {"session": session.no, "run_id": run_id})
-    return session.no, connection.execute(_LAST_NUMBER, {"session": session.no}).scalar() or 0
-
-
-def _new_row(new: NewRun, run_id: str, session_no: int, last_number: int, at_ms: int) -> dict[str, Any]:
+def _new_row(new: NewRun, run_id: str, place: Place, at_ms: int) -> dict[str, Any]:
     zeros = (
         "last_seq", "last_call", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens",
         "reasoning_tokens", "cost_micros", "unpriced_calls", "turns", "recovering", "depth", "spent_micros",
         "spent_tokens", "spent_output_tokens", "reserved_micros", "reserved_tokens", "reserved_output_tokens",
-        "last_entry", "last_order", "open_asks", "waiting_messages", "exact_number",
+        "last_entry", "last_order", "open_asks", "waiting_messages", "exact_number", "pruned", "pruned_seq",
     )  # fmt: skip
     return dict.fromkeys(zeros, 0) | {
         "id": run_id,
         "project_id": new.project_id,
-        "session_no": session_no,
+        "session_no": place.session_no,
         "agent_id": new.agent_id,
         "agent_version": new.agent_version,
         "agent_name": plain(new.definition["name"]),
@@ -131,8 +122,8 @@ def _new_row(new: NewRun, run_id: str, session_no: int, last_number: int, at_ms:
         "budget": budget_text(new.budget) if new.budget else None,
         "overrun": False,
         "status": "queued",
-        "input_number": last_number + 1,
-        "last_number": last_number,
+        "input_number": place.last_number + 1,
+        "last_number": place.last_number,
         "workflow_started": False,
         "last_progress_ms": at_ms,
         "deadline_ms": new.deadline_ms,
@@ -141,6 +132,7 @@ def _new_row(new: NewRun, run_id: str, session_no: int, last_number: int, at_ms:
         "labels": dump_map(new.labels),
         "metadata": dump_map(new.metadata),
         "traceparent": plain(new.traceparent) if new.traceparent is not None else None,
+        **place.columns,
     }
 
 
@@ -319,12 +311,13 @@ def run_of(row: RowMapping) -> RunRow:
         exact_tokens=row["exact_tokens"],
         exact_number=row["exact_number"],
         requested_by=row["requested_by"],
-        input=load(row["input"]),
+        input=load(row["input"]) if row["input"] is not None else [],
         output=load(row["output"]) if row["output"] is not None else None,
         error=Failure(**load(row["error"])) if row["error"] is not None else None,
         usage=usage_of(row),
         turns=row["turns"],
         last_seq=row["last_seq"],
+        last_number=row["last_number"],
         last_progress_ms=row["last_progress_ms"],
         recovering=row["recovering"] > 0,
         workflow_started=bool(row["workflow_started"]),
@@ -335,6 +328,9 @@ def run_of(row: RowMapping) -> RunRow:
         parent_run_id=row["parent_run_id"],
         root_run_id=row["root_run_id"],
         depth=row["depth"],
+        retry_of=row["retry_of"],
+        forked_from=(row["forked_from"], row["forked_seq"]) if row["forked_from"] is not None else None,
+        pruned_seq=row["pruned_seq"],
         labels=load_map(row["labels"]),
         metadata=load_map(row["metadata"]),
     )

@@ -65,7 +65,7 @@ def get_session(connection: Connection, project_id: str, session_id: str) -> Ses
 def list_sessions(
     connection: Connection, project_id: str, limit: int, cursor: str | None, descending: bool
 ) -> Page[SessionRow]:
-    query = _SESSIONS.where(sessions.c.project_id == project_id)
+    query = _SESSIONS.where(sessions.c.project_id == project_id, sessions.c.deleted_ms.is_(None))
     rows, next_cursor = page_of(connection, query, sessions, project_id, limit, cursor, descending)
     return Page([_session_of(row) for row in rows], next_cursor)
 
@@ -74,12 +74,15 @@ def _session_of(row: RowMapping) -> SessionRow:
     return SessionRow(
         id=row["id"],
         project_id=row["project_id"],
-        last_number=row["last_number"] or 0,
+        last_number=row["last_number"] or row["inherited"],
         active_run_id=row["active_run_id"],
         created_ms=row["created_ms"],
         updated_ms=row["last_ms"] or row["created_ms"],
         labels=load_map(row["labels"]),
         metadata=load_map(row["metadata"]),
+        forked_from=row["forked_from"],
+        inherited=row["inherited"],
+        deleted_ms=row["deleted_ms"],
     )
 
 

@@ -31,6 +31,38 @@ class SessionBusy(Exception):
         self.session_id, self.run_id = session_id, run_id
 
 
+class SessionDeleted(Exception):
+    """The session's content is erased; only its tombstone is left."""
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"session {session_id} was deleted")
+        self.session_id = session_id
+
+
+class SessionMovedOn(Exception):
+    """The session has messages that came after the run that should be gone on with."""
+
+    def __init__(self, session_id: str, run_id: str) -> None:
+        super().__init__(f"session {session_id} has gone on after run {run_id}")
+        self.session_id, self.run_id = session_id, run_id
+
+
+class NoSuchNumber(Exception):
+    """The session has no message, or the run no event, of this number; ``last`` is the newest one's."""
+
+    def __init__(self, what: str, number: int, last: int) -> None:
+        super().__init__(f"there is no number {number} in {what}, whose newest is {last}")
+        self.number, self.last = number, last
+
+
+class EventsExpired(Exception):
+    """Events of the run up to ``kept_after`` are no longer kept."""
+
+    def __init__(self, run_id: str, kept_after: int) -> None:
+        super().__init__(f"run {run_id} has no events up to {kept_after} any more")
+        self.run_id, self.kept_after = run_id, kept_after
+
+
 class RunOver(Exception):
     """The run is terminal in the journal: nothing is written to it any more."""
 

@@ -287,7 +287,8 @@ async def serve(home: Path, **settings: Any) -> AsyncIterator[Service]:
     async def factory() -> Assembly:
         return Assembly(configured, line, catalog, toolbox, runs)  # type: ignore[arg-type]
 
-    app = create_app(factory, request_bytes_max=configured.limits.request_bytes_max)
+    limits = configured.limits
+    app = create_app(factory, request_bytes_max=limits.request_bytes_max, import_bytes_max=limits.import_bytes_max)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="on", timeout_graceful_shutdown=2))
     task = asyncio.create_task(server.serve())
     while not server.started:

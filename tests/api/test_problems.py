@@ -19,10 +19,11 @@ FROZEN = {
     405: "method_not_allowed",
     409: "run_terminal invalid_transition session_busy stale_view approval_already_resolved approval_expired "
     "approval_stale tool_result_conflict idempotency_in_progress",
-    410: "events_expired run_expired",
+    410: "events_expired run_expired session_deleted",
     412: "version_mismatch",
     413: "payload_too_large",
-    422: "validation_failed idempotency_key_reused output_schema_invalid model_not_priced unknown_tool unknown_model",
+    422: "validation_failed idempotency_key_reused export_invalid output_schema_invalid model_not_priced unknown_tool "
+    "unknown_model",
     428: "precondition_required",
     429: "rate_limited queue_full",
     500: "internal",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.core.transcript import NOT_EXECUTED, repaired
+from perdure.core.transcript import NOT_EXECUTED, flaws, repaired, unanswered_calls
 
 Message = dict[str, Any]
 
@@ -95,6 +96,49 @@ def test_a_well_formed_transcript_comes_back_as_it_is(messages: list[Message]) -
     whole = repaired(messages)
     assert len(whole) == len(messages)
     assert all(first is second for first, second in zip(whole, messages, strict=True))
+
+
+def calls_and_results(messages: list[Message]) -> Counter[str]:
+    return Counter(
+        f"{block['type']} {block['call_id']} {block.get('text')}"
+        for message in messages
+        for block in message["content"]
+        if block["type"] in ("tool_call", "tool_result")
+    )
+
+
+@given(transcripts)
+def test_flaws_are_told_exactly_when_the_repair_adds_or_drops_a_call_or_a_result(messages: list[Message]) -> None:
+    changed = calls_and_results(repaired(messages)) != calls_and_results(messages)
+    assert bool(flaws(messages)) == changed
+    assert flaws(repaired(messages)) == {}
+
+
+@given(transcripts)
+def test_as_many_results_are_told_lost_as_the_repair_makes_up(messages: list[Message]) -> None:
+    made_up = sum(block.get("text") == NOT_EXECUTED for message in repaired(messages) for block in message["content"])
+    assert flaws(messages).get("orphan_calls", 0) == made_up
+
+
+@given(well_formed_transcripts())
+def test_a_well_formed_transcript_has_no_flaw_and_no_call_without_an_answer(messages: list[Message]) -> None:
+    assert flaws(messages) == {}
+    assert unanswered_calls(messages) == []
+
+
+def test_each_kind_of_flaw_is_counted() -> None:
+    messages = [assistant("c1", "c2"), result("c1"), result("c1"), result("c9"), assistant("c1", "c3"), result("c3")]
+    assert flaws(messages) == {
+        "duplicate_calls": 1, "orphan_calls": 1, "orphan_results": 1, "duplicate_results": 1,
+    }  # fmt: skip
+
+
+def test_calls_of_an_answer_that_was_cut_off_are_no_flaw() -> None:
+    cut = {**assistant("c1"), "stop_reason": "max_output_tokens"}
+    assert flaws([user("go"), cut, user("go on")]) == {}
+    assert [call["call_id"] for call in unanswered_calls([user("go"), cut])] == ["c1"]
+    assert unanswered_calls([assistant("c1", "c2"), result("c2"), assistant("c3"), result("c3")]) == []
+    assert unanswered_calls([user("hi")]) == []
 
 
 def test_results_come_in_the_order_asked_and_before_what_a_user_said_meanwhile() -> None:

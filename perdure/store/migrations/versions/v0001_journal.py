@@ -28,7 +28,16 @@ def upgrade() -> None:
         sa.Column("bytes", sa.BigInteger(), nullable=False),
         sa.Column("media_type", sa.Text(), nullable=False),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("orphaned_ms", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_blobs")),
+    )
+    op.create_index(
+        "ix_blobs_orphaned",
+        "blobs",
+        ["orphaned_ms"],
+        unique=False,
+        sqlite_where=sa.text("orphaned_ms IS NOT NULL"),
+        postgresql_where=sa.text("orphaned_ms IS NOT NULL"),
     )
     op.create_table(
         "idempotency_keys",
@@ -49,12 +58,37 @@ def upgrade() -> None:
         sa.Column("project_id", sa.Text(), nullable=False),
         sa.Column("active_run_id", sa.Text(), nullable=True),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("inherited", sa.Integer(), nullable=False),
+        sa.Column("forked_from", sa.Text(), nullable=True),
+        sa.Column("deleted_ms", sa.BigInteger(), nullable=True),
         sa.Column("labels", sa.Text(), nullable=True),
         sa.Column("metadata", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("no", name=op.f("pk_sessions")),
         sa.UniqueConstraint("id", name=op.f("uq_sessions_id")),
     )
     op.create_index("ix_sessions_project_id", "sessions", ["project_id", "no"], unique=False)
+    op.create_table(
+        "session_parts",
+        sa.Column("session_no", sa.BigInteger(), nullable=False),
+        sa.Column("first", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("last", sa.Integer(), nullable=False),
+        sa.Column("source_no", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["session_no"], ["sessions.no"], name=op.f("fk_session_parts_session_no")),
+        sa.ForeignKeyConstraint(["source_no"], ["sessions.no"], name=op.f("fk_session_parts_source_no")),
+        sa.PrimaryKeyConstraint("session_no", "first", name=op.f("pk_session_parts")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_session_parts_source_no", "session_parts", ["source_no"], unique=False)
+    op.create_table(
+        "blob_uses",
+        sa.Column("session_no", sa.BigInteger(), nullable=False),
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("blob_id", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["session_no"], ["sessions.no"], name=op.f("fk_blob_uses_session_no")),
+        sa.PrimaryKeyConstraint("session_no", "number", "blob_id", name=op.f("pk_blob_uses")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_blob_uses_blob_id", "blob_uses", ["blob_id"], unique=False)
     op.create_table(
         "agent_versions",
         sa.Column("agent_no", sa.BigInteger(), nullable=False),
@@ -80,6 +114,7 @@ def upgrade() -> None:
         sa.Column("stop_reason", sa.Text(), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("input_number", sa.Integer(), nullable=False),
+        sa.Column("input_session_no", sa.BigInteger(), nullable=True),
         sa.Column("output_number", sa.Integer(), nullable=True),
         sa.Column("last_number", sa.Integer(), nullable=False),
         sa.Column("last_seq", sa.Integer(), nullable=False),
@@ -117,6 +152,11 @@ def upgrade() -> None:
         sa.Column("parent_run_id", sa.Text(), nullable=True),
         sa.Column("root_run_id", sa.Text(), nullable=False),
         sa.Column("depth", sa.SmallInteger(), nullable=False),
+        sa.Column("retry_of", sa.Text(), nullable=True),
+        sa.Column("forked_from", sa.Text(), nullable=True),
+        sa.Column("forked_seq", sa.Integer(), nullable=True),
+        sa.Column("pruned", sa.SmallInteger(), nullable=False),
+        sa.Column("pruned_seq", sa.Integer(), nullable=False),
         sa.Column("labels", sa.Text(), nullable=True),
         sa.Column("metadata", sa.Text(), nullable=True),
         sa.Column("traceparent", sa.Text(), nullable=True),
@@ -125,6 +165,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("id", name=op.f("uq_runs_id")),
     )
     op.create_index("ix_runs_project_id", "runs", ["project_id", "no"], unique=False)
+    op.create_index("ix_runs_pruned", "runs", ["pruned", "completed_ms"], unique=False)
     op.create_index("ix_runs_root_run_id", "runs", ["root_run_id"], unique=False)
     op.create_index("ix_runs_session_no", "runs", ["session_no"], unique=False)
     op.create_index(
@@ -307,7 +348,7 @@ def upgrade() -> None:
         sa.Column("no", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("session_no", sa.BigInteger(), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
-        sa.Column("run_no", sa.BigInteger(), nullable=False),
+        sa.Column("run_no", sa.BigInteger(), nullable=True),
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("role", sa.Text(), nullable=False),
         sa.Column("content", sa.Text(), nullable=False),
@@ -373,12 +414,23 @@ def downgrade() -> None:
     )
     op.drop_index("ix_runs_session_no", table_name="runs")
     op.drop_index("ix_runs_root_run_id", table_name="runs")
+    op.drop_index("ix_runs_pruned", table_name="runs")
     op.drop_index("ix_runs_project_id", table_name="runs")
     op.drop_table("runs")
     op.drop_table("agent_versions")
+    op.drop_index("ix_blob_uses_blob_id", table_name="blob_uses")
+    op.drop_table("blob_uses")
+    op.drop_index("ix_session_parts_source_no", table_name="session_parts")
+    op.drop_table("session_parts")
     op.drop_index("ix_sessions_project_id", table_name="sessions")
     op.drop_table("sessions")
     op.drop_table("idempotency_keys")
+    op.drop_index(
+        "ix_blobs_orphaned",
+        table_name="blobs",
+        sqlite_where=sa.text("orphaned_ms IS NOT NULL"),
+        postgresql_where=sa.text("orphaned_ms IS NOT NULL"),
+    )
     op.drop_table("blobs")
     op.drop_table("agents")
     # ### end Alembic commands ###

@@ -1,0 +1,163 @@
+"""Erasure: a deleted session keeps its row and its runs' numbers, and loses everything that was said.
+
+Messages that a fork still inherits stay until the last such fork is deleted, too. Blobs go when no message refers
+to them any more, and nobody has put them lately: an answer that was not committed yet may be about to refer to one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Select, Table, and_, delete, func, or_, select, update
+
+from perdure.store.blobs import remove_blob
+from perdure.store.json_text import dump, load
+from perdure.store.rows import SessionRow
+from perdure.store.run_transaction import now_ms
+from perdure.store.schema import (
+    asks,
+    blob_uses,
+    blobs,
+    calls,
+    events,
+    idempotency_keys,
+    inbox,
+    messages,
+    orders,
+    run_labels,
+    runs,
+    session_parts,
+    sessions,
+)
+from perdure.store.sql_forks import take_session
+from perdure.store.sql_retention import EVENTS_PRUNED
+from perdure.store.sql_sessions import get_session
+from perdure.store.trouble import SessionBusy, SessionDeleted
+
+ERASED = "erased with its session"
+BLOB_REST_MS = 1_800_000  # since a blob was put last; an answer that names it is held for a quarter of an hour at most
+BLOBS_AT_ONCE = 1_000  # removed with one session; the rest go with the next, or with a prune
+_AT_ONCE = 500  # ids in one statement
+
+
+def delete_session(connection: Connection, project_id: str, session_id: str) -> tuple[SessionRow, list[str]]:
+    """The tombstone, and the ids of the session's runs. SessionBusy; NotFound."""
+    try:
+        session = take_session(connection, project_id, session_id)
+    except SessionDeleted:
+        return get_session(connection, project_id, session_id), []
+    if session["active_run_id"] is not None:
+        raise SessionBusy(session_id, session["active_run_id"])
+    no: int = session["no"]
+    of_session = select(runs.c.no).where(runs.c.session_no == no)
+    run_ids = list(connection.execute(select(runs.c.id).where(runs.c.session_no == no)).scalars())
+    _forget_replies(connection, session["id"], run_ids, of_session)
+    _blank_runs(connection, no, of_session)
+    sources = connection.execute(
+        select(session_parts.c.source_no).where(session_parts.c.session_no == no).distinct()
+    ).scalars()
+    older = sorted(sources, reverse=True)  # one order for all, against deadlocks: a source is older than its forks
+    connection.execute(delete(session_parts).where(session_parts.c.session_no == no))
+    connection.execute(
+        update(sessions).where(sessions.c.no == no).values(deleted_ms=now_ms(), labels=None, metadata=None)
+    )
+    for each in (no, *older):
+        _erase_unshared(connection, each)
+    return get_session(connection, project_id, session_id), run_ids
+
+
+def _erase_unshared(connection: Connection, session_no: int) -> None:
+    """The messages of a deleted session that no fork inherits."""
+    deleted = connection.execute(
+        select(sessions.c.deleted_ms).where(sessions.c.no == session_no).with_for_update()
+    ).scalar_one()
+    if deleted is None:
+        return
+    shared = connection.execute(
+        select(func.max(session_parts.c.last)).where(session_parts.c.source_no == session_no)
+    ).scalar()
+    keep: int = shared or 0
+    unshared = and_(blob_uses.c.session_no == session_no, blob_uses.c.number > keep)
+    lost = list(connection.execute(select(blob_uses.c.blob_id).where(unshared).distinct()).scalars())
+    connection.execute(delete(blob_uses).where(unshared))
+    connection.execute(delete(messages).where(messages.c.session_no == session_no, messages.c.number > keep))
+    used = select(blob_uses.c.blob_id).where(blob_uses.c.blob_id == blobs.c.id).exists()
+    for some in _parts(lost):
+        connection.execute(update(blobs).where(blobs.c.id.in_(some), ~used).values(orphaned_ms=now_ms()))
+
+
+def _forget_replies(connection: Connection, session_id: str, run_ids: Sequence[str], of_session: Select[Any]) -> None:
+    """First replies to idempotency keys hold what was said."""
+    said = connection.execute(select(inbox.c.message_id).where(inbox.c.run_no.in_(of_session))).scalars()
+    for some in _parts([session_id, *run_ids, *said]):
+        connection.execute(delete(idempotency_keys).where(idempotency_keys.c.object_id.in_(some)))
+
+
+def _blank_runs(connection: Connection, session_no: int, of_session: Select[Any]) -> None:
+    """That they were, how they ended and what they cost stays; what they were about goes."""
+
+    def blank(table: Table, **columns: Any) -> None:
+        connection.execute(update(table).where(table.c.run_no.in_(of_session)).values(columns))
+
+    connection.execute(
+        delete(events).where(
+            events.c.run_no.in_(of_session),
+            events.c.seq < select(runs.c.last_seq).where(runs.c.no == events.c.run_no).scalar_subquery(),
+        )
+    )
+    blank(events, data=None)
+    blank(calls, arguments=None, args_sha256=None, error=None, outcome=None, vendor_id=None)
+    blank(inbox, content="[]")
+    blank(orders, body=None)
+    blank(asks, questions=None, answers=None, message=None, reason="", args_sha256="")
+    connection.execute(delete(run_labels).where(run_labels.c.run_no.in_(of_session)))
+    for row in connection.execute(select(runs).where(runs.c.session_no == session_no)).mappings().all():
+        definition = {**load(row["definition"]), "instructions": "", "client_tools": []}
+        for policy in ("policy", "run_policy"):
+            definition.pop(policy, None)
+        error = row["error"] and dump({**load(row["error"]), "message": ERASED})
+        reason = row["stop_reason"] if row["status"] != "cancelled" else "cancelled"
+        connection.execute(
+            update(runs)
+            .where(runs.c.no == row["no"])
+            .values(
+                definition=dump(definition), error=error, stop_reason=reason, status_reason=None, labels=None,
+                metadata=None, input_session_no=None, traceparent=None, pruned=EVENTS_PRUNED,
+                pruned_seq=row["last_seq"] - 1,
+            )
+        )  # fmt: skip
+
+
+def remove_orphaned_blobs(connection: Connection, folder: Path, limit: int, rest_ms: int) -> int:
+    """Files go inside the transaction: whoever puts the same body meanwhile waits for it, and looks again."""
+    resting = and_(blobs.c.orphaned_ms.is_not(None), blobs.c.created_ms <= now_ms() - rest_ms)
+    used = select(blob_uses.c.blob_id).where(blob_uses.c.blob_id == blobs.c.id).exists()
+    connection.execute(update(blobs).where(blobs.c.orphaned_ms.is_not(None), used).values(orphaned_ms=None))
+    ids = list(connection.execute(select(blobs.c.id).where(resting).limit(limit).with_for_update()).scalars())
+    for id_ in ids:
+        connection.execute(delete(blobs).where(blobs.c.id == id_))
+        remove_blob(folder, id_)
+    return len(ids)
+
+
+def _parts(ids: Iterable[str]) -> Iterable[list[str]]:
+    whole = list(ids)
+    return (whole[start : start + _AT_ONCE] for start in range(0, len(whole), _AT_ONCE))
+
+
+def idle_sessions(connection: Connection, before_ms: int, limit: int) -> list[tuple[str, str]]:
+    """Project and id of sessions without a run, to which nothing was added since then."""
+    newer = select(messages.c.no).where(messages.c.session_no == sessions.c.no, messages.c.at_ms > before_ms).exists()
+    busy_lately = select(runs.c.no).where(
+        runs.c.session_no == sessions.c.no, or_(runs.c.completed_ms.is_(None), runs.c.completed_ms > before_ms)
+    )
+    rows = connection.execute(
+        select(sessions.c.project_id, sessions.c.id)
+        .where(sessions.c.deleted_ms.is_(None), sessions.c.active_run_id.is_(None), sessions.c.created_ms <= before_ms)
+        .where(~newer, ~busy_lately.exists())
+        .order_by(sessions.c.no)
+        .limit(limit)
+    )
+    return [(row.project_id, row.id) for row in rows]
