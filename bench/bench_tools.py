@@ -11,3 +11,9 @@ _TEXT = ("The quick brown fox jumps over the lazy dog, and does so again and aga
 def two_kilobytes(step: int) -> str:
     """Returns two kilobytes of text."""
     return f"{step}: {_TEXT}"
+
+
+@tool(effect="read")
+def tiny(step: int) -> str:
+    """Returns a few bytes."""
+    return f"{step} is done"

@@ -142,7 +142,7 @@ class World:
         return wishes is None
 
     def _continue_as_new(self) -> None:
-        told = STATE_JSON.dump_json(self.shell.state)
+        told = STATE_JSON.dump_json(self.shell.state, exclude_defaults=True)  # as Temporal is given it
         state = STATE_JSON.validate_json(told)
         if state != self.shell.state:
             raise Violation(f"a state survives continue-as-new as it is: {self.shell.state} became {state}")
