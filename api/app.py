@@ -27,6 +27,7 @@ from api import (
     pruning,
     questions,
     runs,
+    schedules,
     session_transfer,
     sessions,
     steering,
@@ -86,8 +87,8 @@ def create_app(
     )
     app.state.stopping = stopping
     for module in (
-        runs, forks, steering, inbox, calls, events, ledger, approvals, questions, sessions, session_transfer, pruning,
-        agents, policy, catalog, health,
+        runs, schedules, forks, steering, inbox, calls, events, ledger, approvals, questions, sessions,
+        session_transfer, pruning, agents, policy, catalog, health,
     ):  # fmt: skip
         app.include_router(module.router)
     install(app)
@@ -138,6 +139,7 @@ _TAGS = [
     {"name": "messages", "description": "What is said to a running run."},
     {"name": "approvals", "description": "What people are asked before a tool call runs."},
     {"name": "questions", "description": "What agents ask people."},
+    {"name": "schedules", "description": "Runs that start again and again; Temporal Schedules, kept in the journal."},
     {"name": "usage", "description": "What was spent."},
     {"name": "sessions", "description": "Conversations: transcripts that outlive one run."},
     {"name": "agents", "description": "Named definitions in immutable versions."},

@@ -66,7 +66,7 @@ def run(row: RunRow, *, pending_actions: list[Object], waiting_for: list[Object]
         "parent_run_id": row.parent_run_id,
         "root_run_id": row.root_run_id,
         "depth": row.depth,
-        "schedule_id": None,
+        "schedule_id": row.schedule_id,
         "retry_of": row.retry_of,
         "forked_from": None if row.forked_from is None else dict(zip(("run_id", "seq"), row.forked_from, strict=True)),
         "input": blocks(row.input),

@@ -119,7 +119,7 @@ class RunOut(Reply):
     parent_run_id: str | None
     root_run_id: str
     depth: int
-    schedule_id: None
+    schedule_id: str | None
     retry_of: str | None = Field(description="The ended run that this one goes on from, in the same session.")
     forked_from: ForkedFromOut | None
     input: list[BlockOut]

@@ -124,11 +124,11 @@ class Api:
         """Sent again after an outage under the same idempotency key: done once."""
         return self._send("POST", path, json=body, headers={"Idempotency-Key": secrets.token_hex(16)})
 
-    def patch(self, path: str, body: Object) -> Object:
-        return self._send("PATCH", path, json=body)
-
     def delete(self, path: str) -> None:
         self._request("DELETE", path)
+
+    def patch(self, path: str, body: Object) -> Object:
+        return self._send("PATCH", path, json=body)
 
     def download(self, path: str, file: BinaryIO) -> None:
         """The body, as it comes. Failed, also when it breaks off."""

@@ -3,7 +3,7 @@
 ==================  ==============================================================================
 type                data
 ==================  ==============================================================================
-run.created         goal (preview), agent, model
+run.created         goal (preview), agent, model, schedule_id?
 run.queued          (empty)
 run.recovering      key, lost_attempt
 run.recovered       key, attempt, after_ms
@@ -112,12 +112,16 @@ def from_outbox(event: OutboxEvent) -> NewEvent:
     return NewEvent(event.type, event.data, event.key)
 
 
-def created(content: Sequence[Block], agent: str, model: str, origin: Origin | None = None) -> NewEvent:
+def created(
+    content: Sequence[Block], agent: str, model: str, origin: Origin | None, schedule_id: str | None
+) -> NewEvent:
     data: dict[str, Json] = {"goal": goal(content), "agent": agent, "model": model}
     if origin is not None and origin.seq is None:
         data["retry_of"] = origin.run_id
     elif origin is not None:
         data["forked_from"] = {"run_id": origin.run_id, "seq": origin.seq}
+    if schedule_id is not None:
+        data["schedule_id"] = schedule_id
     return NewEvent("run.created", data, "created")
 
 

@@ -36,6 +36,7 @@ class NewRun:
     agent_version: int | None = None
     session_id: str | None = None
     project_id: str = "default"
+    schedule_id: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, Json] = field(default_factory=dict)
     traceparent: str | None = None
@@ -96,6 +97,7 @@ class RunRow:
     retry_of: str | None
     forked_from: tuple[str, int] | None  # a run and its event
     pruned_seq: int  # events up to here are no longer kept
+    schedule_id: str | None
     labels: dict[str, str]
     metadata: dict[str, Json]
 

@@ -89,7 +89,8 @@ def create_run(connection: Connection, new: NewRun) -> RunRow:
     _label(connection, no, new.labels)
     run = RunTransaction(connection, run_id)
     shown = new.input or get_run(connection, run_id, None).input
-    run.append(say.created(shown, new.definition["name"], new.definition["model"], new.goes_on_from))
+    name, model = new.definition["name"], new.definition["model"]
+    run.append(say.created(shown, name, model, new.goes_on_from, new.schedule_id))
     if place.fresh_fork:
         answer_what_was_cut_off(run, place.session_id, place.last_number)
     if new.input:
@@ -129,6 +130,7 @@ def _new_row(new: NewRun, run_id: str, place: Place, at_ms: int) -> dict[str, An
         "deadline_ms": new.deadline_ms,
         "created_ms": at_ms,
         "root_run_id": run_id,
+        "schedule_id": new.schedule_id,
         "labels": dump_map(new.labels),
         "metadata": dump_map(new.metadata),
         "traceparent": plain(new.traceparent) if new.traceparent is not None else None,
@@ -153,13 +155,13 @@ def get_run(connection: Connection, run_id: str, project_id: str | None) -> RunR
 def list_runs(
     connection: Connection, project_id: str, *, limit: int, cursor: str | None, descending: bool,
     statuses: Sequence[str], session_id: str | None, agent_id: str | None, parent_run_id: str | None,
-    root_run_id: str | None, labels: Mapping[str, str] | None, created_from_ms: int | None,
+    root_run_id: str | None, schedule_id: str | None, labels: Mapping[str, str] | None, created_from_ms: int | None,
     created_before_ms: int | None,
 ) -> Page[RunRow]:  # fmt: skip
     query = _SHOW.where(runs.c.project_id == project_id)
     for column, value in (
         (sessions.c.id, session_id), (runs.c.agent_id, agent_id), (runs.c.parent_run_id, parent_run_id),
-        (runs.c.root_run_id, root_run_id),
+        (runs.c.root_run_id, root_run_id), (runs.c.schedule_id, schedule_id),
     ):  # fmt: skip
         if value is not None:
             query = query.where(column == plain(value))
@@ -331,6 +333,7 @@ def run_of(row: RowMapping) -> RunRow:
         retry_of=row["retry_of"],
         forked_from=(row["forked_from"], row["forked_seq"]) if row["forked_from"] is not None else None,
         pruned_seq=row["pruned_seq"],
+        schedule_id=row["schedule_id"],
         labels=load_map(row["labels"]),
         metadata=load_map(row["metadata"]),
     )
