@@ -16,6 +16,7 @@ from activities.answer_call import CallAnswerer
 from activities.call_model import ModelCaller
 from activities.call_tool import ToolCaller
 from activities.lifeline import FaultHook, unharmed
+from activities.orders import deliverer
 from activities.record import Recorder
 from activities.settle_ask import AskSettler
 from activities.transcripts import Transcripts
@@ -32,7 +33,8 @@ def build_worker(assembly: Assembly, reached: FaultHook = unharmed) -> Worker:
     name, transcripts = f"{socket.gethostname()}:{os.getpid()}", Transcripts(journal)
     models = ModelCaller(
         journal, assembly.catalog, assembly.toolbox, name, beat, tuning.model_timeout_seconds,
-        tuning.model_max_attempts, settings.limits.output_tokens_default, transcripts, settings.previews, reached,
+        tuning.model_max_attempts, settings.limits.output_tokens_default, transcripts, settings.previews,
+        deliverer(journal, assembly.runs), reached,
     )  # fmt: skip
     tools = ToolCaller(
         journal, assembly.toolbox, name, beat, settings.workspaces, settings.limits.spool_bytes,

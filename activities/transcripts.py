@@ -7,13 +7,12 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from perdure.tools.client_tools import RunToolBox
-
 from activities.view import Exact
 from perdure.contract import Message
 from perdure.core.budget import TOKENS_PER_BYTE_PERMILLE
 from perdure.store.journal import Journal
 from perdure.store.rows import RunRow
+from perdure.tools.client_tools import RunToolBox
 from perdure.tools.port import ToolBox
 
 SESSIONS_MAX = 64  # the busiest ones

@@ -26,7 +26,9 @@ from api import (
     questions,
     runs,
     sessions,
+    signals,
     steering,
+    timers,
 )  # fmt: skip
 from api.definitions import checked
 from api.gate import Gate
@@ -79,7 +81,8 @@ def create_app(
     )
     app.state.stopping = stopping
     for module in (
-        runs, steering, inbox, calls, events, ledger, approvals, questions, sessions, agents, policy, catalog, health,
+        runs, steering, inbox, timers, signals, calls, events, ledger, approvals, questions, sessions, agents, policy,
+        catalog, health,
     ):  # fmt: skip
         app.include_router(module.router)
     install(app)
@@ -127,6 +130,7 @@ _TAGS = [
     {"name": "runs", "description": "One execution of an agent towards one goal; one Temporal workflow."},
     {"name": "events", "description": "The numbered log of a run, replayed and followed."},
     {"name": "messages", "description": "What is said to a running run."},
+    {"name": "time", "description": "What sleeps, and what wakes it: timers and signals."},
     {"name": "approvals", "description": "What people are asked before a tool call runs."},
     {"name": "questions", "description": "What agents ask people."},
     {"name": "usage", "description": "What was spent."},

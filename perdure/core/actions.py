@@ -28,13 +28,15 @@ class CallModel:
 
 @dataclass(frozen=True, slots=True)
 class CallTool:
-    """Run one tool call of turn ``turn``. ``over`` is by how much the tool is over its own budget."""
+    """Run one tool call of turn ``turn``. ``over`` is by how much the tool is over its own budget. ``quiet`` is
+    another try of a poll: whoever looks at the run still sees it wait."""
 
     key: str
     call_id: str
     turn: int
     rule: ToolRule
     over: int = 0
+    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from perdure.store.run_transaction import RunTransaction, new_id, now_ms, usage_
 from perdure.store.schema import events, messages, run_labels, runs, sessions
 from perdure.store.sql_inbox import return_messages
 from perdure.store.sql_orders import add_order, forget_orders
+from perdure.store.sql_signals import return_signals
 from perdure.store.trouble import NotFound, RunOver, SessionBusy
 
 _input, _output = messages.alias("input"), messages.alias("output")
@@ -38,7 +39,8 @@ _SHOW = (
 )
 _SHOW_ONE = _SHOW.where(runs.c.id == bindparam("run_id"))
 _UNSTARTED = (
-    _SHOW.where(~runs.c.workflow_started, runs.c.status == "queued", runs.c.created_ms <= bindparam("before_ms"))
+    _SHOW.where(~runs.c.workflow_started, runs.c.status.in_(("queued", "scheduled")))
+    .where(runs.c.created_ms <= bindparam("before_ms"))
     .order_by(runs.c.created_ms)
     .limit(bindparam("most"))
 )
@@ -85,9 +87,10 @@ def create_run(connection: Connection, new: NewRun) -> RunRow:
     no = connection.execute(_ADD_RUN, _new_row(new, run_id, session_no, last_number, at_ms)).inserted_primary_key[0]  # type: ignore[index]
     _label(connection, no, new.labels)
     run = RunTransaction(connection, run_id)
-    run.append(say.created(new.input, new.definition["name"], new.definition["model"]))
+    run.append(say.created(new.input, new.definition["name"], new.definition["model"], new.start_ms))
     run.add_message("user", new.input)
-    run.append(say.queued())
+    if new.start_ms is None:  # a run that starts later is queued then
+        run.append(say.queued())
     if new.budget:
         write_limits(run, new.budget)
     run.save()
@@ -116,7 +119,7 @@ def _new_row(new: NewRun, run_id: str, session_no: int, last_number: int, at_ms:
         "last_seq", "last_call", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens",
         "reasoning_tokens", "cost_micros", "unpriced_calls", "turns", "recovering", "depth", "spent_micros",
         "spent_tokens", "spent_output_tokens", "reserved_micros", "reserved_tokens", "reserved_output_tokens",
-        "last_entry", "last_order", "open_asks", "waiting_messages", "exact_number",
+        "last_entry", "last_order", "open_asks", "waiting_messages", "buffered_signals", "exact_number",
     )  # fmt: skip
     return dict.fromkeys(zeros, 0) | {
         "id": run_id,
@@ -129,7 +132,8 @@ def _new_row(new: NewRun, run_id: str, session_no: int, last_number: int, at_ms:
         "requested_by": plain(new.requested_by) if new.requested_by is not None else None,
         "limits": dump(new.limits),
         "budget": budget_text(new.budget) if new.budget else None,
-        "status": "queued",
+        "status": "queued" if new.start_ms is None else "scheduled",
+        "start_ms": new.start_ms,
         "input_number": last_number + 1,
         "last_number": last_number,
         "workflow_started": False,
@@ -289,6 +293,7 @@ def _finish(run: RunTransaction, key: str, outcome: Outcome, words: str = "The r
     """The end, and everything that nobody will end any more."""
     close_all(run, words)
     return_messages(run, "run_ended")
+    return_signals(run)
     run.append(say.ended(key, outcome, run.usage))
     forget_orders(run)
     reason = _reached_limit(run) if outcome.stop_reason == "budget_reached" else None
@@ -328,6 +333,7 @@ def run_of(row: RowMapping) -> RunRow:
         workflow_started=bool(row["workflow_started"]),
         deadline_ms=row["deadline_ms"],
         created_ms=row["created_ms"],
+        start_ms=row["start_ms"],
         started_ms=row["started_ms"],
         completed_ms=row["completed_ms"],
         parent_run_id=row["parent_run_id"],
