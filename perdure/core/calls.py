@@ -94,8 +94,8 @@ def _woken(call: OpenCall, now_ms: int) -> str:
     """What the model is told of a wait that a message ended: it may wait on."""
     if call.waits == "poll":
         return POLL_WOKEN
-    left = max(0, call.expires_ms - now_ms) / 1_000
-    return f'{{"woken": true, "by": "a message, which follows", "seconds_left": {left:.1f}}}'
+    left = max(0, call.expires_ms - now_ms + 999) // 1_000
+    return f'{{"woken": true, "by": "a message, which follows", "seconds_left": {left}}}'
 
 
 def _free_at_ms(state: RunState, rule: ToolRule, wanted: Sequence[Action], now_ms: int) -> int:

@@ -76,7 +76,6 @@ class RunRow:
     workflow_started: bool
     deadline_ms: int
     created_ms: int
-    start_ms: int | None
     started_ms: int | None
     completed_ms: int | None
     parent_run_id: str | None
@@ -84,6 +83,7 @@ class RunRow:
     depth: int
     labels: dict[str, str]
     metadata: dict[str, Json]
+    start_ms: int | None = None  # when it shall start, if not at once
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,7 +211,7 @@ PEOPLE = [
         "replace(state, early=(*state.early, word)[-EARLY_MAX:])",
         "state",
     ),
-    Mutation("an expiry is ignored", calls, "elif call.waits and now_ms >= call.expires_ms:", "elif False:"),
+    Mutation("an expiry is ignored", calls, "elif call.waits and not tries_again:", "elif False:"),
     Mutation("an expiry wakes nobody", calls, "wake_at_ms = _earlier(wake_at_ms, call.expires_ms)", "pass"),
     Mutation(
         "an escalation is taken for the end",
