@@ -125,7 +125,7 @@ class _Court:
         )
         if asked.refusal_code == "repeated_failure" and asked.refusal is not None:
             return Verdict(asked, _shown_refusal(asked), sha256)
-        if moment.waits and asked.refusal is None:
+        if moment.waits and asked.refusal is None and not asked.waits:
             asked = replace(asked, waits=moment.waits, expires_ms=moment.until_ms, note=moment.note)
         return Verdict(asked, _shown(found, asked), sha256, _ask(asked, tool, arguments, sha256, found))
 

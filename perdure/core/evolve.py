@@ -37,7 +37,7 @@ from perdure.core.numbers import union, without
 from perdure.core.orders import answered, approved, cancelled, changed, obeyed, open_call, said_before
 from perdure.core.outbox import say
 from perdure.core.spec import RunSpec
-from perdure.core.state import Failure, Json, OpenCall, Outcome, RunState, RunStatus, Usage
+from perdure.core.state import OUTSIDE, Failure, Json, OpenCall, Outcome, RunState, RunStatus, Usage
 
 _EVENT_OF_STATUS: Mapping[RunStatus, str] = {
     "running": "run.resumed",
@@ -143,7 +143,7 @@ def _told(state: RunState, reached: StatusReached) -> RunState:
         data["actions"] = [
             {"type": call.waits, "call_id": call.call_id, "tool": call.tool}
             for call in state.open_calls
-            if call.waits and not call.answered
+            if call.waits in OUTSIDE and not call.answered
         ]
     return say(replace(state, told=reached.status, told_reason=reached.reason), _EVENT_OF_STATUS[reached.status], data)
 
