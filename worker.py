@@ -17,6 +17,7 @@ from activities.answer_call import CallAnswerer
 from activities.call_model import ModelCaller
 from activities.call_tool import ToolCaller
 from activities.lifeline import FaultHook, unharmed
+from activities.orders import deliverer
 from activities.own_schedules import ScheduleBooks
 from activities.record import Recorder
 from activities.repairs import Repairs
@@ -38,7 +39,8 @@ def build_worker(assembly: Assembly, reached: FaultHook = unharmed) -> Worker:
     models = ModelCaller(
         journal, assembly.catalog, assembly.toolbox, name, beat, tuning.model_timeout_seconds,
         tuning.model_max_attempts, settings.limits.output_tokens_default, transcripts,
-        Repairs(journal, strict=tuning.strict_transcripts), settings.previews, reached,
+        Repairs(journal, strict=tuning.strict_transcripts), settings.previews,
+        deliverer(journal, assembly.runs), reached,
     )  # fmt: skip
     limits = settings.limits
     books = ScheduleBooks(journal, assembly.schedules, limits.max_schedules, limits.max_schedules_per_agent)

@@ -30,7 +30,9 @@ from api import (
     schedules,
     session_transfer,
     sessions,
+    signals,
     steering,
+    timers,
 )  # fmt: skip
 from api.definitions import checked
 from api.gate import Gate
@@ -87,8 +89,8 @@ def create_app(
     )
     app.state.stopping = stopping
     for module in (
-        runs, schedules, forks, steering, inbox, calls, events, ledger, approvals, questions, sessions,
-        session_transfer, pruning, agents, policy, catalog, health,
+        runs, schedules, forks, steering, inbox, timers, signals, calls, events, ledger, approvals, questions,
+        sessions, session_transfer, pruning, agents, policy, catalog, health,
     ):  # fmt: skip
         app.include_router(module.router)
     install(app)
@@ -137,6 +139,7 @@ _TAGS = [
     {"name": "runs", "description": "One execution of an agent towards one goal; one Temporal workflow."},
     {"name": "events", "description": "The numbered log of a run, replayed and followed."},
     {"name": "messages", "description": "What is said to a running run."},
+    {"name": "time", "description": "What sleeps, and what wakes it: timers and signals."},
     {"name": "approvals", "description": "What people are asked before a tool call runs."},
     {"name": "questions", "description": "What agents ask people."},
     {"name": "schedules", "description": "Runs that start again and again; Temporal Schedules, kept in the journal."},

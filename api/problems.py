@@ -73,6 +73,7 @@ CODES: Final[dict[str, Code]] = {
     "result_not_found": Code(404, "No such tool result in this run"),
     "approval_not_found": Code(404, "No such approval"),
     "question_not_found": Code(404, "No such question"),
+    "timer_not_found": Code(404, "No such timer of this run"),
     "message_not_found": Code(404, "No such message to this run"),
     "call_not_found": Code(404, "No such call in this run"),
     "schedule_not_found": Code(404, "No such schedule"),

@@ -85,6 +85,7 @@ def run(row: RunRow, *, pending_actions: list[Object], waiting_for: list[Object]
         "requested_by": row.requested_by,
         "deadline": time(row.deadline_ms),
         "created_at": time(row.created_ms),
+        "start_at": time_or_none(row.start_ms),
         "started_at": time_or_none(row.started_ms),
         "completed_at": time_or_none(row.completed_ms),
         "labels": row.labels,

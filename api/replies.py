@@ -138,6 +138,7 @@ class RunOut(Reply):
     requested_by: str | None = Field(description="The X-Actor of POST /v1/runs.")
     deadline: datetime
     created_at: datetime
+    start_at: datetime | None = Field(description="When it shall start, if not at once.")
     started_at: datetime | None
     completed_at: datetime | None
     labels: dict[str, str]

@@ -36,6 +36,7 @@ from perdure.store.rows import NewRun, Page, RunRow
 from perdure.store.trouble import NotFound
 
 DEADLINE_DAYS_MAX = 400
+START_DAYS_MAX = 366
 _DAY_MS = 86_400_000
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -114,7 +115,8 @@ async def _create(request: JsonRequest, parts: Parts, body: CreateRun, run_id: s
     """Everything is checked before anything is written; then one transaction, then the workflow."""
     assembly = parts.assembly
     content = input_blocks(body.input)
-    deadline_ms = deadline_from(body.deadline, assembly.settings.limits.deadline_seconds)
+    start_ms = _start_ms(body.start_at)
+    deadline_ms = deadline_from(body.deadline, assembly.settings.limits.deadline_seconds, start_ms)
     made = await resolve(assembly, body, content)
     new = NewRun(
         run_id=run_id,
@@ -124,6 +126,7 @@ async def _create(request: JsonRequest, parts: Parts, body: CreateRun, run_id: s
         limits=made.limits,
         budget=made.budget,
         requested_by=actor,
+        start_ms=start_ms,
         agent_id=made.agent.id if made.agent else None,
         agent_version=made.agent.version if made.agent else None,
         session_id=body.session_id,
@@ -146,10 +149,21 @@ async def _create(request: JsonRequest, parts: Parts, body: CreateRun, run_id: s
     return found
 
 
-def deadline_from(deadline: datetime | None, default_seconds: int) -> int:
+def _start_ms(start_at: datetime | None) -> int | None:
+    if start_at is None:
+        return None
+    now_ms, at_ms = time.time_ns() // 1_000_000, int(start_at.timestamp() * 1_000)
+    if not now_ms < at_ms <= now_ms + START_DAYS_MAX * _DAY_MS:
+        message = f"start_at must be in the future, at most {START_DAYS_MAX} days ahead"
+        raise field_problem("validation_failed", "/start_at", message, kind="out_of_range")
+    return at_ms
+
+
+def deadline_from(deadline: datetime | None, default_seconds: int, start_ms: int | None = None) -> int:
     now_ms = time.time_ns() // 1_000_000
     if deadline is None:
-        return now_ms + default_seconds * 1_000
+        latest_ms = now_ms + DEADLINE_DAYS_MAX * _DAY_MS
+        return min((start_ms or now_ms) + default_seconds * 1_000, latest_ms)
     at_ms = int(deadline.timestamp() * 1_000)
     if not now_ms < at_ms <= now_ms + DEADLINE_DAYS_MAX * _DAY_MS:
         raise field_problem(
@@ -157,6 +171,8 @@ def deadline_from(deadline: datetime | None, default_seconds: int) -> int:
             "/deadline",
             f"the deadline must be in the future, at most {DEADLINE_DAYS_MAX} days ahead",
         )
+    if start_ms is not None and at_ms <= start_ms:
+        raise field_problem("validation_failed", "/deadline", "the deadline must be after start_at")
     return at_ms
 
 

@@ -87,6 +87,7 @@ def run_spec(run: RunRow, settings: Settings, toolbox: ToolBox) -> RunSpec:
         agent=definition["name"],
         model=definition["model"],
         deadline_ms=run.deadline_ms,
+        start_ms=run.start_ms or 0,
         limits=core_limits(limits),
         tools=tuple(_tool_rule(tool, limits, rates) for tool in box.describe()),
         rate_limits=tuple(RateLimit(rate["max_calls"], rate["window_seconds"]) for rate in rates),

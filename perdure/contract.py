@@ -179,6 +179,7 @@ MODEL_TROUBLE = "ModelTrouble"  # details: [code, message, attempts]; code is a 
 BUDGET_REACHED = "BudgetReached"  # details: [limit]; the call was not made
 NOTHING_NEW = "NothingNew"  # the messages the call was wanted for were withdrawn; it was not made
 INTERRUPTED = "Interrupted"  # a message cut the call short; what was said is in the transcript
+TOOL_PAUSED = "ToolPaused"  # details: [next_ms]; a poll has tried in vain, and tries again then
 TOOL_PARKED = "ToolParked"  # details: [expires_ms]; a person decides about the unknown outcome
 
 # Content, as the journal keeps it -----------------------------------------------------------------

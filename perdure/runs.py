@@ -227,7 +227,9 @@ def _searchable(run: RunRow) -> TypedSearchAttributes:
         [
             SearchAttributePair(SearchAttributeKey.for_keyword(SEARCH_AGENT), run.definition["name"]),
             SearchAttributePair(SearchAttributeKey.for_keyword(SEARCH_MODEL), run.definition["model"]),
-            SearchAttributePair(SearchAttributeKey.for_keyword(SEARCH_STATUS), "running"),
+            SearchAttributePair(
+                SearchAttributeKey.for_keyword(SEARCH_STATUS), "running" if run.start_ms is None else "scheduled"
+            ),
             SearchAttributePair(SearchAttributeKey.for_keyword(SEARCH_TENANT), run.project_id),
             SearchAttributePair(SearchAttributeKey.for_int(SEARCH_COST), 0),
             SearchAttributePair(SearchAttributeKey.for_bool(SEARCH_NEEDS_ACTION), False),

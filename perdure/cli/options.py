@@ -24,6 +24,7 @@ Call = Annotated[str | None, typer.Option(metavar="CALL", help="Of the run, the 
 Scope = Literal["once", "run", "session"]
 Delivery = Literal["steer", "enqueue", "interrupt"]
 Conflict = Literal["reject", "enqueue", "interrupt", "steer"]
+Urgency = Literal["critical", "high", "normal", "low"]
 OnLimit = Literal["wrap_up", "pause", "stop"]
 GroupBy = Literal["run", "agent", "model", "session", "day"]
 

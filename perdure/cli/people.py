@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from perdure.cli.asked import (
@@ -55,6 +56,8 @@ class PeopleLines:
                 return self._message(type_, data)
             case "budget":
                 return _money(type_, data)
+            case "timer" | "signal":
+                return _time(type_, data)
             case "run":
                 return self._status(type_, event)
             case "turn":
@@ -149,6 +152,24 @@ def _money(type_: str, data: Event) -> Lines:
             return [(f"! the budget is reached ({limit}): it pays for no further call", "yellow")]
         case "budget.overrun":
             return [("! the vendor used more than the call was allowed; the ledger has it", "red")]
+    return []
+
+
+def _time(type_: str, data: Event) -> Lines:
+    by = f" by {_by(data)}" if data.get("by") else ""
+    match type_:
+        case "timer.started":
+            at = datetime.fromtimestamp(data["until_ms"] / 1_000).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+            reason = f": {one_line(str(data['reason']), QUESTION_CHARACTERS)}" if data.get("reason") else ""
+            return [(f"… sleeps until {at}{reason}", "yellow")]
+        case "timer.fired":
+            return [(f"… wakes{by or ': it is time'}", "yellow")]
+        case "timer.cancelled" if data.get("reason") != "run_ended":
+            return [
+                (f"… wakes: {'a message' if data['reason'] == 'message' else f'its sleep is cancelled{by}'}", "yellow")
+            ]
+        case "signal.received":
+            return [(f"! signal {clean(str(data['name']))} ({data['urgency']}){by}: {data['disposition']}", "magenta")]
     return []
 
 

@@ -34,10 +34,12 @@ from perdure.store.rows import (
     NewAsk,
     NewMessage,
     NewRun,
+    NewSignal,
     Page,
     Pruned,
     RunRow,
     SessionRow,
+    SignalRow,
     StoredReply,
     ToolCommit,
     ToolResult,
@@ -153,7 +155,8 @@ class Journal(Protocol):
     # Runs ------------------------------------------------------------------------------------------
 
     async def create_run(self, new: NewRun) -> RunRow:
-        """Row ``queued``, user message, events run.created, message.added, run.queued: one transaction.
+        """Row ``queued``, user message, events run.created, message.added, run.queued: one transaction. With a
+        ``start_ms`` it is ``scheduled``, and queued when the workflow says so.
         An existing ``run_id`` is returned as it is. A run that goes on from another: see ``Origin``; calls that a
         fork has cut off from their results are answered in it as not executed.
         NotFound (session), SessionBusy, SessionDeleted, SessionMovedOn."""
@@ -402,6 +405,35 @@ class Journal(Protocol):
     async def resolve_call(self, run_id: str, call_id: str, commit: ToolCommit, by: str) -> CallRow:
         """A person gives the result of a call by hand, or aborts it: whatever still runs for it is not heard
         any more. Its open ask is closed. Order ``answer``. NotFound (call), AskResolved, RunOver."""
+        ...
+
+    # Time and signals --------------------------------------------------------------------------------
+    # Timers are asks of the type ``timer``: list_asks reads them, settle_ask fires them when their time comes.
+
+    async def end_timer(self, run_id: str, timer_id: str, by: str, *, fires: bool) -> AskRow:
+        """Somebody fires a timer before its time, or cancels it: timer.fired / timer.cancelled {by}; the call that
+        sleeps is answered (cancelled: as failed), order ``answer``. The same by the same person again returns the row.
+        NotFound (timer), AskResolved (it is over), RunOver."""
+        ...
+
+    async def pause_tool(
+        self, run_id: str, call_id: str, attempt: int, *, next_ms: int, ends_ms: int, message: str = ""
+    ) -> None:
+        """This try of a poll was in vain, and there will be another at ``next_ms``: tool.progress. ``ends_ms``, when
+        the poll gives up, is in the call's outcome from now on. Nothing when the attempt is over."""
+        ...
+
+    async def send_signal(self, run_id: str, signal: NewSignal, *, only_waiting: bool = False) -> SignalRow:
+        """Bring it to the call that waits for it (the oldest whose match it fits): the call is answered with it,
+        order ``answer``. Nobody waits: what is critical or high becomes an interrupting message, the rest is buffered
+        for a day, at most 64 in a run; a normal one takes the place of the oldest low one, others are dropped.
+        A dedupe key that came within a day is a duplicate. Each disposition is an event signal.received. With
+        ``only_waiting`` nothing happens when nobody waits. Idempotent by the signal's id.
+        NotFound (run), RunOver, InboxFull."""
+        ...
+
+    async def runs_waiting_for(self, project_id: str, name: str, *, labels: Mapping[str, str], limit: int) -> list[str]:
+        """Ids of runs with these labels in which a call waits for this event, the longest wait first."""
         ...
 
     # Money -----------------------------------------------------------------------------------------

@@ -106,6 +106,7 @@ runs = Table(
     Column("last_order", Integer, nullable=False),
     Column("open_asks", Integer, nullable=False),  # how many: nobody looks for them where there are none
     Column("waiting_messages", Integer, nullable=False),  # how many wait in the inbox
+    Column("buffered_signals", Integer, nullable=False),  # how many wait for somebody to wait for them
     Column("exact_tokens", BigInteger),  # the transcript up to ...
     Column("exact_number", Integer, nullable=False),  # ... this message, as the vendor counted it
     Column("recovering", Integer, nullable=False),  # how many of its calls are being recovered
@@ -113,6 +114,7 @@ runs = Table(
     Column("last_progress_ms", BigInteger, nullable=False),
     Column("deadline_ms", BigInteger, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
+    Column("start_ms", BigInteger),  # when it shall start, if not at once
     Column("started_ms", BigInteger),
     Column("completed_ms", BigInteger),
     Column("parent_run_id", Text),
@@ -266,6 +268,7 @@ asks = Table(
     Column("status", Text, nullable=False),
     Column("call_id", Text, nullable=False),
     Column("tool", Text, nullable=False),
+    Column("name", Text),  # of the event that is waited for
     Column("args_sha256", Text, nullable=False),
     Column("rule", Text, nullable=False),
     Column("reason", Text, nullable=False),
@@ -288,6 +291,25 @@ asks = Table(
 Index("ix_asks_project_id", asks.c.project_id, asks.c.status, asks.c.no)
 Index("ix_asks_call", asks.c.run_no, asks.c.call_id)
 Index("ix_asks_standing", asks.c.session_no, asks.c.args_sha256)
+Index(
+    "ix_asks_event", asks.c.project_id, asks.c.name,
+    sqlite_where=text("name IS NOT NULL"), postgresql_where=text("name IS NOT NULL"),
+)  # fmt: skip
+
+signals = Table(
+    "signals",
+    metadata,
+    Column("no", Number, primary_key=True),
+    Column("run_no", BigInteger, ForeignKey("runs.no"), nullable=False),
+    Column("id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("urgency", Text, nullable=False),
+    Column("payload", Text),
+    Column("dedupe_key", Text),
+    Column("buffered", Boolean, nullable=False),  # else it is only kept for its dedupe key
+    Column("at_ms", BigInteger, nullable=False),
+)
+Index("ix_signals_run_no", signals.c.run_no, signals.c.no)
 
 ledger = Table(
     "ledger",

@@ -14,7 +14,7 @@ from tests.tools.calls import a_call
 
 BUILT_IN = [
     "ask_user", "calculator", "cancel_schedule", "current_time", "edit_file", "http_get", "list_files",
-    "list_schedules", "read_file", "read_result", "schedule_run", "write_file",
+    "list_schedules", "poll", "read_file", "read_result", "schedule_run", "sleep", "wait_for_event", "write_file",
 ]  # fmt: skip
 
 WriteModule = Callable[[str, str], str]
@@ -57,9 +57,9 @@ def test_every_built_in_parameter_is_described_or_plain() -> None:
         assert about["effect"] != "once"
 
 
-def test_people_answer_ask_user_and_a_worker_runs_every_other_built_in_tool() -> None:
+def test_people_answer_ask_user_time_answers_sleepers_and_a_worker_runs_every_other_built_in_tool() -> None:
     assert {about["name"]: about["answered_by"] for about in build_toolbox().describe()} == {
-        name: "people" if name == "ask_user" else "worker" for name in BUILT_IN
+        name: {"ask_user": "people", "sleep": "time", "wait_for_event": "time"}.get(name, "worker") for name in BUILT_IN
     }
     assert not any(about["approval"] for about in build_toolbox().describe())
 

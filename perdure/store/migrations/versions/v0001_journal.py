@@ -200,6 +200,7 @@ def upgrade() -> None:
         sa.Column("last_order", sa.Integer(), nullable=False),
         sa.Column("open_asks", sa.Integer(), nullable=False),
         sa.Column("waiting_messages", sa.Integer(), nullable=False),
+        sa.Column("buffered_signals", sa.Integer(), nullable=False),
         sa.Column("exact_tokens", sa.BigInteger(), nullable=True),
         sa.Column("exact_number", sa.Integer(), nullable=False),
         sa.Column("recovering", sa.Integer(), nullable=False),
@@ -207,6 +208,7 @@ def upgrade() -> None:
         sa.Column("last_progress_ms", sa.BigInteger(), nullable=False),
         sa.Column("deadline_ms", sa.BigInteger(), nullable=False),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("start_ms", sa.BigInteger(), nullable=True),
         sa.Column("started_ms", sa.BigInteger(), nullable=True),
         sa.Column("completed_ms", sa.BigInteger(), nullable=True),
         sa.Column("parent_run_id", sa.Text(), nullable=True),
@@ -349,6 +351,7 @@ def upgrade() -> None:
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("call_id", sa.Text(), nullable=False),
         sa.Column("tool", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=True),
         sa.Column("args_sha256", sa.Text(), nullable=False),
         sa.Column("rule", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
@@ -375,6 +378,29 @@ def upgrade() -> None:
     op.create_index("ix_asks_call", "asks", ["run_no", "call_id"], unique=False)
     op.create_index("ix_asks_project_id", "asks", ["project_id", "status", "no"], unique=False)
     op.create_index("ix_asks_standing", "asks", ["session_no", "args_sha256"], unique=False)
+    op.create_index(
+        "ix_asks_event",
+        "asks",
+        ["project_id", "name"],
+        unique=False,
+        sqlite_where=sa.text("name IS NOT NULL"),
+        postgresql_where=sa.text("name IS NOT NULL"),
+    )
+    op.create_table(
+        "signals",
+        sa.Column("no", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("run_no", sa.BigInteger(), nullable=False),
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("urgency", sa.Text(), nullable=False),
+        sa.Column("payload", sa.Text(), nullable=True),
+        sa.Column("dedupe_key", sa.Text(), nullable=True),
+        sa.Column("buffered", sa.Boolean(), nullable=False),
+        sa.Column("at_ms", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["run_no"], ["runs.no"], name=op.f("fk_signals_run_no")),
+        sa.PrimaryKeyConstraint("no", name=op.f("pk_signals")),
+    )
+    op.create_index("ix_signals_run_no", "signals", ["run_no", "no"], unique=False)
     op.create_table(
         "ledger",
         sa.Column("run_no", sa.BigInteger(), nullable=False),
@@ -454,6 +480,13 @@ def downgrade() -> None:
         postgresql_where=sa.text("unpriced IS NOT NULL"),
     )
     op.drop_table("ledger")
+    op.drop_table("signals")
+    op.drop_index(
+        "ix_asks_event",
+        table_name="asks",
+        sqlite_where=sa.text("name IS NOT NULL"),
+        postgresql_where=sa.text("name IS NOT NULL"),
+    )
     op.drop_index("ix_asks_standing", table_name="asks")
     op.drop_index("ix_asks_project_id", table_name="asks")
     op.drop_index("ix_asks_call", table_name="asks")
