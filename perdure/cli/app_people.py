@@ -23,6 +23,7 @@ from perdure.cli.options import (
     PolicyFile,
     Run,
     Scope,
+    StuckCall,
 )
 
 app = typer.Typer()
@@ -153,6 +154,38 @@ def resume(run: Run, as_: As = None, api_url: ApiUrl = None, home: Home = None) 
     from perdure.cli.orders import resume as go_on
 
     raise typer.Exit(go_on(run, where=Where(api_url, home, as_)))
+
+
+@app.command()
+def retry(
+    run: Run,
+    call: StuckCall,
+    reason: Annotated[str, typer.Option(help="Kept with the call.")] = "",
+    as_: As = None,
+    api_url: ApiUrl = None,
+    home: Home = None,
+) -> None:
+    """Run a tool call that is stuck again; one that must run once, too: you say so."""
+    from perdure.cli.client import Where
+    from perdure.cli.orders import retry as again
+
+    raise typer.Exit(again(run, call, reason=reason, where=Where(api_url, home, as_)))
+
+
+@app.command()
+def abort(
+    run: Run,
+    call: StuckCall,
+    reason: Annotated[str, typer.Option(help="The model is told.")],
+    as_: As = None,
+    api_url: ApiUrl = None,
+    home: Home = None,
+) -> None:
+    """End a tool call that is stuck as failed; the run goes on."""
+    from perdure.cli.client import Where
+    from perdure.cli.orders import abort as give_up
+
+    raise typer.Exit(give_up(run, call, reason=reason, where=Where(api_url, home, as_)))
 
 
 @app.command()

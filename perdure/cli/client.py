@@ -46,11 +46,14 @@ class Refused(Failed):
     def __init__(self, status: int, problem: Object) -> None:
         self.status, self.problem = status, problem
         self.code = str(problem.get("code", f"http_{status}"))
+        said = str(problem.get("detail") or problem.get("title"))
+        errors = problem.get("errors") or []
         details = [
-            f"\n  {error.get('pointer') or error.get('parameter') or ''}: {error.get('message')}"
-            for error in problem.get("errors") or []
+            f"{error.get('pointer') or error.get('parameter') or ''}: {error.get('message')}" for error in errors
         ]
-        super().__init__(f"{problem.get('detail') or problem.get('title')} ({self.code})" + "".join(details))
+        if details and said in (details[0], errors[0].get("message")):
+            said, details = details[0], details[1:]  # a problem with one field says the same as its field
+        super().__init__(f"{said.removeprefix(': ')} ({self.code})" + "".join(f"\n  {each}" for each in details))
 
 
 def find_api(given: str | None, home: Path | None) -> str:
