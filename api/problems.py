@@ -250,7 +250,7 @@ def problem_of(error: Exception) -> Problem | None:
         case RunOver():
             return Problem("run_terminal", f"Run {error.run_id} has ended: it is {error.status}.")
         case AskResolved():
-            return Problem("approval_already_resolved", f"{_sentence(error)}{_by_whom(error.row)}")
+            return Problem("approval_already_resolved", _resolved(error.row) if error.row else _sentence(error))
         case InboxFull():
             return Problem("queue_full", f"{_sentence(error)} Wait until some are applied, or withdraw some.")
         case AskExpired():
@@ -259,7 +259,7 @@ def problem_of(error: Exception) -> Problem | None:
             detail = f"The call has other arguments than were shown; the hash of those is {error.args_sha256}."
             return Problem("approval_stale", detail)
         case NotEligible():
-            return Problem("insufficient_scope", _sentence(error) or "This person may not decide this.")
+            return Problem("insufficient_scope", _ended(str(error)) or "This person may not decide this.")
         case RequestValidationError():
             return _validation_problem(error)
         case HTTPException():
@@ -270,14 +270,19 @@ def problem_of(error: Exception) -> Problem | None:
 
 
 def _sentence(error: Exception) -> str:
+    """With a capital, unless it begins with an id: those are written as they are."""
     text = str(error)
-    return f"{text[:1].upper()}{text[1:]}." if text and not text.endswith(".") else text
+    is_id = "_" in text.partition(" ")[0]
+    return _ended(text if is_id else f"{text[:1].upper()}{text[1:]}")
 
 
-def _by_whom(row: AskRow | None) -> str:
-    if row is None:
-        return ""
-    return f" It is {row.status}" + (f", by {row.decided_by}." if row.decided_by else ".")
+def _ended(text: str) -> str:
+    return f"{text}." if text and not text.endswith(".") else text
+
+
+def _resolved(row: AskRow) -> str:
+    by = f", by {row.decided_by}" if row.decided_by else ""
+    return f"{row.id} is {row.status} already{by}."
 
 
 def errors_problem(errors: Sequence[FieldError]) -> Problem:

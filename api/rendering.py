@@ -48,7 +48,7 @@ def text_of(content: list[Any] | None) -> str | None:
     return "".join(block["text"] for block in content if block["type"] == "text")
 
 
-def run(row: RunRow, *, pending_actions: list[Object], waiting_for: list[Object], budget: Object | None) -> Object:
+def run(row: RunRow, *, pending_actions: list[Object], waiting_for: list[Object], budget: Object) -> Object:
     """What is asked and what is waited for is known to ``showing.py``."""
     return {
         "id": row.id,
@@ -152,6 +152,7 @@ def step(row: CallRow) -> Object:
         "object": "step",
         "run_id": row.run_id,
         "key": row.key,
+        "call_id": row.key if row.kind == "tool" else None,
         "kind": row.kind,
         "name": row.name,
         "turn": row.turn,

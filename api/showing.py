@@ -27,5 +27,5 @@ def _shown(row: RunRow, open_asks: Sequence[AskRow]) -> Object:
         row,
         pending_actions=[ask_rendering.ask(each) for each in open_asks if each.type in ask_rendering.OF_SOMEBODY],
         waiting_for=ask_rendering.waiting_for(row, open_asks),
-        budget=money_rendering.budget_of(row.budget, row.account),
+        budget=money_rendering.budget_of(row.budget, row.account, row.overrun),
     )

@@ -23,6 +23,7 @@ from perdure.cli.options import (
     PolicyFile,
     Run,
     Scope,
+    StuckCall,
     Urgency,
 )
 
@@ -154,6 +155,22 @@ def resume(run: Run, as_: As = None, api_url: ApiUrl = None, home: Home = None) 
     from perdure.cli.orders import resume as go_on
 
     raise typer.Exit(go_on(run, where=Where(api_url, home, as_)))
+
+
+@app.command()
+def abort(
+    run: Run,
+    call: StuckCall,
+    reason: Annotated[str, typer.Option(help="The model is told.")],
+    as_: As = None,
+    api_url: ApiUrl = None,
+    home: Home = None,
+) -> None:
+    """End a tool call that is stuck as failed; the run goes on."""
+    from perdure.cli.client import Where
+    from perdure.cli.orders import abort as give_up
+
+    raise typer.Exit(give_up(run, call, reason=reason, where=Where(api_url, home, as_)))
 
 
 @app.command()

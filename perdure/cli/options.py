@@ -20,6 +20,7 @@ Ask = Annotated[
     typer.Argument(metavar="ID|RUN", help="What is asked, or the run that asks, when it asks for one thing."),
 ]
 Call = Annotated[str | None, typer.Option(metavar="CALL", help="Of the run, the call that is meant.")]
+StuckCall = Annotated[str, typer.Argument(metavar="CALL", help="As `perdure show` tells it.")]
 
 Scope = Literal["once", "run", "session"]
 Delivery = Literal["steer", "enqueue", "interrupt"]

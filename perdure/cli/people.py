@@ -74,7 +74,8 @@ class PeopleLines:
                     text = f"? {tool} was started, and nobody knows what became of it: what shall be done?"
                 else:
                     arguments = one_line(data["arguments_preview"], ARGUMENTS_CHARACTERS)
-                    text = f"? {tool} {arguments} needs an approval ({why(data)})"
+                    because = f" ({why(data)})" if self._command else ""  # else it is asked here, and says why
+                    text = f"? {tool} {arguments} needs an approval{because}"
                 return [(text, "magenta"), *self._commands(approval_commands(id_, data["about"], self._words))]
             case "approval.voted":
                 return [(f"✓ {_by(data)} approves {tool}; more approvals are needed", "green")]
@@ -129,8 +130,7 @@ class PeopleLines:
                 line = [("go on", self._words("resume", event["run_id"]))]
                 what, _, limit = str(data.get("reason") or "").partition(": ")
                 if what == "budget_reached":
-                    option = f"--{limit.removesuffix('_usd').replace('_', '-')}"
-                    line = [("give more", self._words("budget", event["run_id"], option, "MORE"))]
+                    line = [("give more", self._words("budget", event["run_id"], budget_option(limit), "MORE"))]
                 return [(f"… paused{reason}", "yellow"), *self._commands(line)]
             case "waiting" | "cancelling" | "resumed":
                 return [(f"… {status}{reason}", "yellow")]
@@ -141,6 +141,11 @@ class PeopleLines:
 
     def _commands(self, listed: list[tuple[str, str]]) -> Lines:
         return [] if self._command is None else [(f"    {what + ':':<13} {line}", "magenta") for what, line in listed]
+
+
+def budget_option(limit: str) -> str:
+    """Of `perdure budget`, the one that raises this limit."""
+    return f"--{limit.removesuffix('_usd').replace('_', '-')}"
 
 
 def _money(type_: str, data: Event) -> Lines:

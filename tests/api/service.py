@@ -330,7 +330,9 @@ async def serve(home: Path, **settings: Any) -> AsyncIterator[Service]:
             await task
             raise AssertionError("the server did not start")
     url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    conforms = Conformity(app.openapi())
+    if not _CONFORMS:
+        _CONFORMS.append(Conformity(app.openapi()))
+    [conforms] = _CONFORMS
     try:
         async with httpx2.AsyncClient(base_url=url, event_hooks={"response": [conforms.check]}, timeout=20) as http:
             yield Service(app, http, journal, line, runs, url, catalog, toolbox, schedules)
@@ -338,6 +340,9 @@ async def serve(home: Path, **settings: Any) -> AsyncIterator[Service]:
         app.state.stopping.set()
         server.should_exit = True
         await task
+
+
+_CONFORMS: list[Conformity] = []  # FastAPI takes a second for the document, which is the same for every application
 
 
 class Conformity:

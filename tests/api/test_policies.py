@@ -128,7 +128,9 @@ async def test_a_dry_run_tells_the_verdict_and_the_rule_that_gives_it(
 
 async def test_a_dry_run_says_why_arguments_do_not_fit(service: Service) -> None:
     body = {"agent_inline": SHOP, "tool": "charge", "arguments": {"amount": "much"}}
-    assert "amount" in (await service.post("/v1/policy:check", body)).json()["problem"]
+    found = (await service.post("/v1/policy:check", body)).json()
+    assert (found["verdict"], found["rule"]) == ("deny", "invalid_arguments"), "a run would not ask anybody either"
+    assert "amount" in found["problem"]
 
 
 @pytest.mark.parametrize(
