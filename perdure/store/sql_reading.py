@@ -57,13 +57,11 @@ _MESSAGES = (
 )  # fmt: skip
 _OWN = _MESSAGES.where(messages.c.session_no == bindparam("session"))
 _OWN_OF_RUN = _OWN.where(runs.c.id == bindparam("run_id"))
-_INHERITED = _MESSAGES.join(
-    session_parts,
-    and_(
-        session_parts.c.session_no == bindparam("session"),
-        messages.c.session_no == session_parts.c.source_no,
-        messages.c.number.between(session_parts.c.first, session_parts.c.last),
-    ),
+_OWN_UP_TO = _OWN.where(messages.c.number <= bindparam("last"))
+_PARTS = (
+    select(session_parts.c.first, session_parts.c.last, session_parts.c.source_no)
+    .where(session_parts.c.session_no == bindparam("session"), session_parts.c.last > bindparam("after"))
+    .order_by(session_parts.c.first)
 )
 _SESSION = select(sessions.c.no, sessions.c.inherited).where(sessions.c.id == bindparam("session_id"))
 _CALLS = select(calls, messages.c.content).outerjoin(
@@ -130,10 +128,22 @@ def list_messages(
     if run_id is not None:
         rows = list(connection.execute(_OWN_OF_RUN, {**where, "run_id": plain(run_id)}))
     else:
-        rows = list(connection.execute(_INHERITED, where)) if after < session.inherited else []
+        rows = _inherited(connection, where) if after < session.inherited else []
         if len(rows) < where["most"]:
             rows += connection.execute(_OWN, {**where, "most": where["most"] - len(rows)})
     return [_message(session_id, *row) for row in rows]
+
+
+def _inherited(connection: Connection, where: dict[str, Any]) -> list[Any]:
+    """The messages of a fork that stand in other sessions, part by part: each is read in the order of its index."""
+    rows: list[Any] = []
+    for first, last, source_no in connection.execute(_PARTS, where).all():
+        left = where["most"] - len(rows)
+        if left <= 0:
+            break
+        part = {"session": source_no, "after": max(where["after"], first - 1), "last": last, "most": left}
+        rows += connection.execute(_OWN_UP_TO, part)
+    return rows
 
 
 def list_calls(connection: Connection, run: RunPlace, after: int, limit: int | None) -> list[CallRow]:

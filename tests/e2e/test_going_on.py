@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from temporalio.client import Client
+
 from tests.e2e.stack import SCRIPTS as SCRIPTS_FOLDER
 from tests.e2e.stack import Stack
 from tests.e2e.story import effects, told_well, types
@@ -156,3 +158,43 @@ def test_a_broken_transcript_ends_the_run_where_that_is_wanted(build: Callable[.
     assert (ended["status"], ended["error"]["code"]) == ("failed", "transcript_broken")
     assert "2 orphan calls" in ended["error"]["message"]
     assert stack.bill(run["id"]) == {}
+
+
+async def executions(stack: Stack, run_id: str) -> int:
+    """How many workflow executions a run is made of."""
+    client = await Client.connect(stack.temporal.address)
+    count, execution = 1, None
+    while True:
+        history = await client.get_workflow_handle(run_id, run_id=execution).fetch_history()
+        execution = history.events[0].workflow_execution_started_event_attributes.continued_execution_run_id
+        if not execution:
+            return count
+        count += 1
+
+
+async def test_a_run_that_continues_as_new_again_and_again_is_one_run_to_whoever_looks(
+    build: Callable[..., Stack],
+) -> None:
+    stack = build()
+    stack.env["PERDURE_WORKER__CONTINUE_AS_NEW_EVENTS"] = "50"
+    stack.start()
+    run_id = str(stack.post_run("scripted/busy", ["book_idempotent"], budget={"max_cost_usd": "50.00"})["id"])
+    for turn in (8, 20, 32):
+        stack.wait_until(lambda turn=turn: stack.run(run_id)["turns"] >= turn, f"turn {turn}")  # type: ignore[misc]
+        body = {"content": f"said at {turn}", "delivery": "enqueue"}
+        stack.http.post(f"/v1/runs/{run_id}/messages", json=body).raise_for_status()
+        post(stack, f"/v1/runs/{run_id}/pause")
+        stack.wait_until(lambda: stack.run(run_id)["status"] == "paused", "it pauses")
+        stack.kill("worker")
+        stack.spawn("worker", "-m", "worker")
+        post(stack, f"/v1/runs/{run_id}/resume")
+    ended = stack.wait_for_end(run_id, 120)
+    assert (ended["status"], ended["output_text"]) == ("completed", "All is booked.")
+    told = types(told_well(stack, run_id))
+    assert (told["inbox.accepted"], told["inbox.applied"], told["run.started"]) == (3, 3, 1)
+    assert (told["run.paused"], told["run.resumed"]) == (3, 3)
+    assert ended["turns"] == told["turn.completed"] == 122, "sixty bookings and an answer, twice"
+    assert len(effects(stack, run_id)) == 120
+    calls = [json.dumps(counts) for counts in stack.bill(run_id).values()]
+    assert len(calls) == 122
+    assert await executions(stack, run_id) >= 10
