@@ -378,7 +378,7 @@ TOOLS = ["schedule_run", "list_schedules", "cancel_schedule"]
 
 def test_an_agent_wakes_itself_up_in_the_same_conversation(stack: Stack) -> None:
     soon = (datetime.now(UTC) + timedelta(seconds=8)).replace(microsecond=0)
-    agent = {"model": "scripted/sleeper", "tools": TOOLS, "instructions": "Sleep."}
+    agent = {"model": "scripted/self-waker", "tools": TOOLS, "instructions": "Sleep."}
     other = made(stack, name="somebody-elses", spec=far_away())
     run = stack.http.post(
         "/v1/runs", json={"agent_inline": agent, "input": soon.isoformat(), "budget": {"max_cost_usd": "1"}}
