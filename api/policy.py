@@ -55,7 +55,7 @@ async def validate_agent(request: Strict, given: Given, body: dict[str, Any]) ->
 
 def _agent_errors(assembly: Assembly, body: dict[str, Any]) -> list[FieldError]:
     try:
-        agent = CreateAgent.model_validate(body)
+        agent = CreateAgent.model_validate(body, from_attributes=True)  # as POST /v1/agents reads it
     except ValidationError as error:
         return body_errors(error.errors(), body)
     return definition_errors(assembly, definition_of(agent, agent.name), agent.policy.definition(), "")
