@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from temporalio import activity
 
@@ -11,6 +13,8 @@ from perdure.contract import ANSWER_CALL, AnswerCallInput
 from perdure.core.happenings import ToolAnswered
 from perdure.store.journal import Journal
 from perdure.store.rows import ToolCommit
+
+_STATUSES: Mapping[str, Literal["completed", "unknown"]] = {"tool_outcome_unknown": "unknown", "woken": "completed"}
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,7 @@ class CallAnswerer:
     @activity.defn(name=ANSWER_CALL)
     async def answer_call(self, order: AnswerCallInput) -> ToolAnswered:
         async with lifeline(self.beat_every_seconds):
-            lost = order.code == "tool_outcome_unknown"
-            commit = ToolCommit("unknown" if lost else "failed", await self._words(order), order.code)
+            commit = ToolCommit(_STATUSES.get(order.code, "failed"), await self._words(order), order.code)
             call = await self.journal.commit_tool(order.run_id, order.call_id, commit, outbox=order.outbox)
             return ToolAnswered(order.key, order.call_id, call.status)
 

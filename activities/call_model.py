@@ -26,6 +26,7 @@ from activities.lifeline import (
     was_called_off,
     worker_is_stopping,
 )
+from activities.orders import Deliver
 from activities.partial import Partial
 from activities.repairs import Repairs
 from activities.transcripts import Transcripts
@@ -84,6 +85,7 @@ class ModelCaller:
     transcripts: Transcripts
     repairs: Repairs
     previews: bool
+    deliver: Deliver
     reached: FaultHook = unharmed
 
     @activity.defn(name=CALL_MODEL)
@@ -116,7 +118,10 @@ class ModelCaller:
             self.reached("model.answered", order.key)
             call = await finished(self._commit(run, model, order, begun, answer, partial))
             self.reached("model.committed", order.key)
-            return self._again(order, call)
+            happening = self._again(order, call)
+            if any(asked.waits == "event" for asked in happening.calls):
+                await self.deliver(order.run_id)  # what they wait for may have come before
+            return happening
 
     async def _begin(self, run: RunRow, model: str, order: CallModelInput) -> tuple[list[Message] | None, Begun]:
         """Reserve what the call may cost at worst, and take the next attempt; the view when it was made before."""
@@ -206,7 +211,7 @@ class ModelCaller:
         )
         usage = self._priced(model, answer.usage)
         limit = grant.clamped_by if answer.stop == "max_output_tokens" and not order.wrap_up else ""
-        calls = tuple(without_words(one.asked) for one in judged)
+        calls = tuple(without_words(one.asked, previews=self.previews) for one in judged)
         happening = ModelResponded(order.key, answer.stop, usage, calls, limit)
         commit = ModelCommit(
             content=content,

@@ -25,14 +25,17 @@ from activities.lifeline import (
     was_called_off,
     worker_is_stopping,
 )
+from activities.own_schedules import ScheduleBooks
+from activities.poll_tool import NotYet, poll_once
 from activities.transcripts import Transcripts
 from activities.verdicts import unknown_outcome
-from perdure.contract import CALL_TOOL, TOOL_PARKED, CallToolInput
+from perdure.contract import CALL_TOOL, TOOL_PARKED, TOOL_PAUSED, CallToolInput
 from perdure.core.happenings import ToolAnswered
 from perdure.core.state import Failure, Json
 from perdure.store.journal import Journal
 from perdure.store.rows import Begun, CallRow, RunRow, ToolCommit
 from perdure.store.trouble import AskResolved
+from perdure.tools.builtin.polling import Poll
 from perdure.tools.policy import policy_of, withheld, withheld_words
 from perdure.tools.port import Tool, ToolBox, ToolCallContext, ToolTrouble
 from perdure.tools.spool import preview
@@ -54,6 +57,7 @@ class ToolCaller:
     result_bytes_max: int
     transcripts: Transcripts
     previews: bool
+    schedules: ScheduleBooks
     reached: FaultHook = unharmed
 
     @activity.defn(name=CALL_TOOL)
@@ -100,8 +104,10 @@ class ToolCaller:
         if begun.given_up:
             return ToolCommit("failed", f"given up after {order.last_attempt} attempts", "tool_error")
         self.reached("tool.before_effect", call.name)
+        if isinstance(tool, Poll):
+            return await self._try_again(order, run, call, begun.attempt)
         try:
-            text = await self._run(order, run, call, tool, begun.attempt)
+            text = await self._run(order, run, _arguments(call), tool, begun.attempt, order.timeout_seconds)
         except TimeoutError:
             return ToolCommit(
                 "unknown" if order.once else "failed",
@@ -120,7 +126,42 @@ class ToolCaller:
             return ToolCommit("failed", withheld_words(denial), "tool_denied")
         return _nudged(order, call, await self._result(text))
 
-    async def _run(self, order: CallToolInput, run: RunRow, call: CallRow, tool: Tool, attempt: int) -> str:
+    async def _try_again(self, order: CallToolInput, run: RunRow, call: CallRow, attempt: int) -> ToolCommit:
+        """One try of a poll: its result, the poll's end, or another try later."""
+
+        async def run_polled(tool: Tool, arguments: dict[str, Json], timeout_seconds: float) -> str:
+            return await self._run(order, run, arguments, tool, attempt, timeout_seconds)
+
+        toolbox = self.transcripts.toolbox(run, self.toolbox)
+        try:
+            found = await poll_once(run, call, toolbox, run_polled, _now_ms)
+        except asyncio.CancelledError:
+            await finished(self._cut_short(order, attempt))
+            raise
+        match found:
+            case str():
+                return _nudged(order, call, await self._result(found))
+            case ToolCommit():
+                return found
+            case NotYet(next_ms, ends_ms, message):
+                await finished(
+                    filed(
+                        lambda: self.journal.pause_tool(
+                            run.id, call.key, attempt, next_ms=next_ms, ends_ms=ends_ms, message=message
+                        )
+                    )
+                )
+                raise benign("not yet", next_ms, type_=TOOL_PAUSED)
+
+    async def _run(
+        self,
+        order: CallToolInput,
+        run: RunRow,
+        arguments: dict[str, Json],
+        tool: Tool,
+        attempt: int,
+        timeout_seconds: float,
+    ) -> str:
         context = ToolCallContext(
             run_id=order.run_id,
             session_id=run.session_id,
@@ -129,9 +170,10 @@ class ToolCaller:
             idempotency_key=f"{order.run_id}:{order.call_id}",
             workspace=self.workspaces / order.run_id,
             blobs=self.transcripts.blobs(run.session_id),
+            schedules=self.schedules.of(run),
         )
-        async with asyncio.timeout(order.timeout_seconds):
-            return await tool.run(_arguments(call), context)
+        async with asyncio.timeout(timeout_seconds):
+            return await tool.run(arguments, context)
 
     async def _result(self, text: str) -> ToolCommit:
         """Spool what is large: the model gets a preview and reads on."""
@@ -149,7 +191,7 @@ class ToolCaller:
 
     async def _parked(self, order: CallToolInput, call: CallRow, attempt: int) -> ApplicationError:
         """Nobody knows what became of the call, and the policy wants a person to say."""
-        ask = unknown_outcome(call, time.time_ns() // 1_000_000)
+        ask = unknown_outcome(call, _now_ms())
         row = await self.journal.park_tool(order.run_id, order.call_id, attempt, ask)
         return benign("a person decides", row.expires_ms, type_=TOOL_PARKED)
 
@@ -183,6 +225,10 @@ class ToolCaller:
                 Failure("worker_stopping", "the worker is stopping", True, order.call_id, attempt),
                 retry_in_seconds=0.0,
             )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _arguments(call: CallRow) -> dict[str, Json]:

@@ -8,14 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from activities.moments import Moment, moment_of
 from perdure.contract import Block, ToolCallBlock, ToolDescription
 from perdure.core.happenings import CallAsked
 from perdure.core.judge import judge
-from perdure.core.policy import ApprovalTerms, Ruling, with_decision
+from perdure.core.policy import ApprovalTerms, Ruling, stricter, with_decision
 from perdure.core.state import Json
 from perdure.store.rows import AskRow, CallRow, NewAsk, RulingShown, RunRow
 from perdure.tools.arguments import args_sha256
 from perdure.tools.builtin.ask_user import asked_questions, asked_seconds
+from perdure.tools.builtin.polling import Poll, plan_of, polled_tool
+from perdure.tools.builtin.waiting import Sleep, WaitForEvent
 from perdure.tools.client_tools import ClientTool, RunToolBox, run_toolbox
 from perdure.tools.policy import RunPolicy, policy_of, ruling
 from perdure.tools.port import Tool, ToolBox
@@ -29,6 +32,8 @@ class Precedents(Protocol):
     async def standing_decision(self, run_id: str, tool: str, args_sha256: str) -> AskRow | None: ...
 
     async def failures_in_a_row(self, run_id: str, tool: str, args_sha256: str) -> int: ...
+
+    async def get_run(self, run_id: str, project_id: str | None = None) -> RunRow: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,10 @@ def unknown_outcome(call: CallRow, now_ms: int) -> NewAsk:
     )
 
 
-def without_words(asked: CallAsked) -> CallAsked:
+def without_words(asked: CallAsked, *, previews: bool = True) -> CallAsked:
+    """What goes through Temporal: codes, and a preview of what is waited for where previews are wanted."""
+    if asked.note and not previews:
+        asked = replace(asked, note="")
     return asked if asked.refusal is None else replace(asked, refusal=asked.refusal_code)
 
 
@@ -93,6 +101,8 @@ class _Court:
         sha256 = args_sha256(arguments)
         known = self.known
         problem = self.problem(name, arguments) if name in known else None
+        moment = await self._moment(name, arguments) if name in known and problem is None else Moment()
+        problem = problem or moment.problem
         if name not in known or problem is not None:
             asked = judge(call_id, name, known, problem)
             return Verdict(asked, _shown_refusal(asked), sha256)
@@ -115,7 +125,17 @@ class _Court:
         )
         if asked.refusal_code == "repeated_failure" and asked.refusal is not None:
             return Verdict(asked, _shown_refusal(asked), sha256)
+        if moment.waits and asked.refusal is None and not asked.waits:
+            asked = replace(asked, waits=moment.waits, expires_ms=moment.until_ms, note=moment.note)
         return Verdict(asked, _shown(found, asked), sha256, _ask(asked, tool, arguments, sha256, found))
+
+    async def _moment(self, name: str, arguments: Json) -> Moment:
+        """Of a call that waits for time: until when. The run's deadline may have been changed since it began."""
+        tool = self.toolbox.get(name)
+        if not isinstance(tool, Sleep | WaitForEvent | Poll) or not isinstance(arguments, dict):
+            return Moment()
+        deadline_ms = (await self.journal.get_run(self.run.id)).deadline_ms
+        return moment_of(tool, self.toolbox, arguments, self.now_ms, deadline_ms)
 
     def problem(self, name: str, arguments: Json) -> str | None:
         return _problem(self.toolbox.get(name), arguments)
@@ -126,7 +146,12 @@ class _Court:
         if tool is None or not isinstance(arguments, dict):
             return Ruling("allow", "default")
         found = ruling(self.policy, tool.description, arguments)
-        if found.action != "ask" or tool.description["answered_by"] == "people":
+        if isinstance(tool, Poll):  # what it runs is judged, too
+            plan = plan_of(arguments)
+            polled = polled_tool(self.toolbox, plan)
+            if not isinstance(polled, str):
+                found = stricter(found, ruling(self.policy, polled.description, plan.arguments))
+        if found.action != "ask" or tool.description["answered_by"] in ("people", "time"):
             return found
         row = await self.journal.standing_decision(self.run.id, name, args_sha256(arguments))
         if row is None or row.status not in ("approved", "denied"):
@@ -173,13 +198,20 @@ def _ask(asked: CallAsked, tool: Tool, arguments: dict[str, Json], sha256: str, 
             return NewAsk("question", asked.call_id, asked.tool, sha256, asked.expires_ms, questions=questions)
         case "client_tool":
             return NewAsk("client_tool", asked.call_id, asked.tool, sha256, asked.expires_ms)
+        case "timer":
+            reason = str(arguments.get("reason") or "")
+            return NewAsk("timer", asked.call_id, asked.tool, sha256, asked.expires_ms, reason=reason)
+        case "event":
+            name = str(arguments["name"])
+            return NewAsk("event", asked.call_id, asked.tool, sha256, asked.expires_ms, name=name)
         case _:
             return None
 
 
 def _shown(found: Ruling, asked: CallAsked) -> RulingShown:
-    """What the event says. A question needs no leave, whatever the policy asks before calls."""
-    verdict = "allow" if found.action == "ask" and asked.waits == "question" else found.action
+    """What the event says. A question and a sleep need no leave, whatever the policy asks before calls."""
+    needs_none = asked.waits in ("question", "timer", "event")
+    verdict = "allow" if found.action == "ask" and needs_none else found.action
     return RulingShown(verdict, found.rule, found.reason[:_REASON_CHARS_MAX])
 
 

@@ -12,7 +12,7 @@ ANONYMOUS = "anonymous"
 
 
 def _actor(
-    name: Annotated[
+    actor: Annotated[
         str,
         Header(
             alias="X-Actor",
@@ -24,7 +24,7 @@ def _actor(
         ),
     ] = ANONYMOUS,
 ) -> str:
-    return name
+    return actor
 
 
 Actor = Annotated[str, Depends(_actor)]

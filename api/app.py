@@ -27,9 +27,12 @@ from api import (
     pruning,
     questions,
     runs,
+    schedules,
     session_transfer,
     sessions,
+    signals,
     steering,
+    timers,
 )  # fmt: skip
 from api.definitions import checked
 from api.gate import Gate
@@ -86,8 +89,8 @@ def create_app(
     )
     app.state.stopping = stopping
     for module in (
-        runs, forks, steering, inbox, calls, events, ledger, approvals, questions, sessions, session_transfer, pruning,
-        agents, policy, catalog, health,
+        runs, schedules, forks, steering, inbox, timers, signals, calls, events, ledger, approvals, questions,
+        sessions, session_transfer, pruning, agents, policy, catalog, health,
     ):  # fmt: skip
         app.include_router(module.router)
     install(app)
@@ -136,8 +139,10 @@ _TAGS = [
     {"name": "runs", "description": "One execution of an agent towards one goal; one Temporal workflow."},
     {"name": "events", "description": "The numbered log of a run, replayed and followed."},
     {"name": "messages", "description": "What is said to a running run."},
+    {"name": "time", "description": "What sleeps, and what wakes it: timers and signals."},
     {"name": "approvals", "description": "What people are asked before a tool call runs."},
     {"name": "questions", "description": "What agents ask people."},
+    {"name": "schedules", "description": "Runs that start again and again; Temporal Schedules, kept in the journal."},
     {"name": "usage", "description": "What was spent."},
     {"name": "sessions", "description": "Conversations: transcripts that outlive one run."},
     {"name": "agents", "description": "Named definitions in immutable versions."},

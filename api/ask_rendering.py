@@ -9,6 +9,8 @@ from api.times import Object, time, time_or_none
 from perdure.store.rows import AskRow, AskType, InboxRow, RunRow
 
 APPROVALS: tuple[AskType, ...] = ("approval", "unknown_outcome")
+OF_SOMEBODY: tuple[AskType, ...] = (*APPROVALS, "question", "client_tool")  # the others wait for the world
+_TIMER_STATUS: dict[str, str] = {"open": "open", "cancelled": "cancelled"}  # all else has fired
 
 
 def ask(row: AskRow) -> Object:
@@ -19,6 +21,10 @@ def ask(row: AskRow) -> Object:
             return question(row)
         case "client_tool":
             return client_tool_call(row)
+        case "timer":
+            return timer(row)
+        case "event":
+            raise AssertionError("nobody is shown a wait for an event but as waiting_for")
         case _:
             assert_never(row.type)
 
@@ -85,6 +91,23 @@ def client_tool_call(row: AskRow) -> Object:
     }
 
 
+def timer(row: AskRow) -> Object:
+    return {
+        "id": row.id,
+        "object": "timer",
+        "type": "timer",
+        "status": _TIMER_STATUS.get(row.status, "fired"),
+        "run_id": row.run_id,
+        "session_id": row.session_id,
+        "call_id": row.call_id,
+        "reason": row.reason,
+        "until": time(row.expires_ms),
+        "ended_by": row.decided_by,
+        "created_at": time(row.asked_ms),
+        "ended_at": time_or_none(row.ended_ms),
+    }
+
+
 def _times(row: AskRow) -> Object:
     return {
         "created_at": time(row.asked_ms),
@@ -95,16 +118,20 @@ def _times(row: AskRow) -> Object:
 
 def waiting_for(run: RunRow, open_asks: Sequence[AskRow]) -> list[Object]:
     """``until`` is null where only somebody's word ends the wait. ``ref`` is the ask, the tool of the rate limit,
-    or the limit of the budget."""
+    the limit of the budget, or the name of the event."""
     waits: list[Object] = [
         {
             "type": "approval" if row.type == "unknown_outcome" else row.type,
             "until": time(row.expires_ms),
-            "ref": row.id,
+            "ref": row.name if row.type == "event" else row.id,
         }
         for row in open_asks
     ]
     what, _, about = (run.status_reason or "").partition(": ")
+    if run.status == "scheduled":
+        waits.append({"type": "start", "until": time_or_none(run.start_ms), "ref": None})
+    if run.status == "waiting" and "poll" in what.split(", "):
+        waits.append({"type": "poll", "until": None, "ref": None})
     if run.status == "waiting" and what == "rate_limit":
         waits.append({"type": "rate_limit", "until": None, "ref": about or None})
     if run.status == "paused":

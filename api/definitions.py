@@ -7,21 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from api.body import TextBlockIn
 from api.budgets import (
     check_first_call,
     check_price,
     contradictions,
     is_priced,
     not_priced,
-    resolved_budget,
-    resolved_limits,
 )
 from api.parts import PROJECT
 from api.policies import field_errors
 from api.policy_bodies import PolicyIn
 from api.problems import FieldError, errors_problem, field_problem
-from api.requests import AgentBody, AgentReference, CreateRun, InlineAgent
-from perdure.assembly import Assembly
+from api.requests import AgentBody, AgentReference, CreateRun, InlineAgent, RunInput
+from perdure.assembly import Assembly, resolved_budget, resolved_limits
 from perdure.contract import AgentDefinition, Block, LimitsDefinition, ModelSettings
 from perdure.core.budget import Budget
 from perdure.providers.port import UnknownModel
@@ -32,6 +31,24 @@ from perdure.tools.policy import normalized
 from perdure.tools.policy_check import limits_problems, policy_problems
 
 INLINE_NAME = "inline"
+
+
+def input_blocks(given: RunInput) -> list[Block]:
+    """One user message: texts in their order. ``validation_failed`` when nothing is said."""
+    texts: list[str] = []
+    for item in [given] if isinstance(given, str) else given:
+        match item:
+            case str():
+                texts.append(item)
+            case TextBlockIn():
+                texts.append(item.text)
+            case _ if isinstance(item.content, str):
+                texts.append(item.content)
+            case _:
+                texts.extend(block.text for block in item.content)
+    if not any(text.strip() for text in texts):
+        raise field_problem("validation_failed", "/input", "the input holds no text", kind="empty")
+    return [{"type": "text", "text": text} for text in texts if text]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +123,13 @@ def _tool_errors(assembly: Assembly, definition: AgentDefinition, pointer: str) 
 async def resolve(assembly: Assembly, body: CreateRun, content: list[Block]) -> Resolved:
     """The definition that the run pins, with its own policy and tools; its limits and its budget."""
     definition, agent = await resolve_agent(assembly, body.agent, body.agent_inline)
+    return resolve_run(assembly, definition, agent, body, content)
+
+
+def resolve_run(
+    assembly: Assembly, definition: AgentDefinition, agent: AgentRow | None, body: CreateRun, content: list[Block]
+) -> Resolved:
+    """The same for a definition that is known already."""
     if body.client_tools:
         definition = {**definition, "client_tools": [tool.definition() for tool in body.client_tools]}
     if errors := _run_errors(assembly, definition, body):

@@ -12,13 +12,14 @@ from ulid import ULID
 from api.actor import Actor
 from api.bodies import JsonRequest, JsonRoute
 from api.budgets import changed_budget, check_price
+from api.definitions import input_blocks
 from api.encoding import JsonReply
 from api.idempotency import IDEMPOTENCY_KEY, once
 from api.parts import PROJECT, Given, Parts, Strict
 from api.problems import Problem, declared, field_problem
 from api.replies import RunOut
 from api.requests import ForkRun, RetryRun
-from api.runs import deadline_from, input_blocks
+from api.runs import deadline_from
 from api.showing import show_run
 from api.starting import start_now
 from perdure.assembly import Assembly

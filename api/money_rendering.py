@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from api.times import Object, time
 from perdure.contract import BudgetDefinition
-from perdure.core.budget import Account, Amount, Budget, exceeded
+from perdure.core.budget import Account, Amount, Budget
 from perdure.store.events import usd
 from perdure.store.rows import LedgerRow, UsageRow
 
@@ -36,10 +36,10 @@ def definition(budget: BudgetDefinition) -> Object:
     }
 
 
-def budget_of(budget: Budget | None, account: Account) -> Object | None:
-    """``left`` is what no call has spent or reserved; never below zero, ``overrun`` says so instead."""
-    if budget is None:
-        return None
+def budget_of(budget: Budget | None, account: Account, overrun: bool) -> Object:
+    """``left`` is what no call has spent or reserved; never below zero. A run without a budget spends as well."""
+    on_limit = None if budget is None else budget.on_limit
+    budget = budget or Budget()
     used = account.spent.plus(account.reserved)
     left = Budget(
         _left(budget.max_cost_micros, used.cost_micros),
@@ -51,8 +51,8 @@ def budget_of(budget: Budget | None, account: Account) -> Object | None:
         "spent": amount(account.spent),
         "reserved": amount(account.reserved),
         "left": limits(left),
-        "on_limit": budget.on_limit,
-        "overrun": bool(exceeded(budget, account.spent)),
+        "on_limit": on_limit,
+        "overrun": overrun,
     }
 
 

@@ -31,15 +31,16 @@ class BudgetLimitsOut(Reply):
 
 
 class BudgetOut(Reply):
-    """`reserved` is what calls in flight may still cost at worst, `left` what nobody has spent or reserved.
-    `overrun`: more is spent than the limit, because a vendor used more than it was allowed or the limit was
-    lowered."""
+    """`spent` is what vendors reported and what was assumed of calls that nobody knows about (`usage` is only the
+    former), `reserved` what calls in flight may still cost at worst, `left` what nobody has spent or reserved. Without
+    a budget there are amounts all the same: the members of `limit` and `left` are null, and so is `on_limit`.
+    `overrun`: a vendor used more than was reserved for a call, so an entry of the ledger has it, too."""
 
     limit: BudgetLimitsOut
     spent: AmountOut
     reserved: AmountOut
     left: BudgetLimitsOut
-    on_limit: OnLimit
+    on_limit: OnLimit | None
     overrun: bool
 
 

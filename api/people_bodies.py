@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StrictInt, model_validator
 from pydantic_core import PydanticCustomError
 
-from api.body import Body, Content, Reason
+from api.body import Body, Content, Labels, Reason
 from perdure.core.happenings import Delivery
-from perdure.store.rows import INBOX_WAITING_MAX, Decided, Scope
+from perdure.store.rows import INBOX_WAITING_MAX, Decided, Scope, Urgency
 
 DECISIONS_MAX = 100  # of one batch
 RESULTS_MAX = 128  # more calls than any model asks for in a turn
@@ -131,3 +131,22 @@ class ResolveCall(Body):
     """The result of the call, given by hand: any JSON."""
 
     output: Any
+
+
+class EndTimer(Body):
+    """Nothing needs to be said."""
+
+
+class SendSignal(Body):
+    """`critical` and `high` interrupt a run that does not wait for it; `normal` and `low` are kept for a day until it
+    does. The same `dedupe_key` within a day is the same signal."""
+
+    payload: Any = None
+    urgency: Urgency = "normal"
+    dedupe_key: Annotated[str | None, Field(min_length=1, max_length=255)] = None
+
+
+class SendSignalToAll(SendSignal):
+    """To the runs that wait for it, and have all of these labels."""
+
+    labels: Labels = {}

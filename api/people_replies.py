@@ -88,14 +88,55 @@ class ClientToolCallOut(Reply):
     ended_at: datetime | None
 
 
+class TimerOut(Reply):
+    """A call that sleeps. `ended_by` is who fired it before its time, or cancelled it."""
+
+    id: str
+    object: Literal["timer"]
+    type: Literal["timer"]
+    status: Literal["open", "fired", "cancelled"]
+    run_id: str
+    session_id: str
+    call_id: str
+    reason: str
+    until: datetime
+    ended_by: str | None
+    created_at: datetime
+    ended_at: datetime | None
+
+
+class SignalOut(Reply):
+    """What became of a signal to one run: `delivered` to the call that waits for it, `interrupting` the run as a
+    message, `buffered` until a call waits for it, a `duplicate` by its dedupe key, or `not_waiting`: nobody is
+    there any more, and nothing was done."""
+
+    id: str
+    object: Literal["signal"]
+    run_id: str
+    name: str
+    disposition: Literal["delivered", "interrupting", "buffered", "duplicate", "not_waiting", "dropped"]
+    call_id: str | None
+    created_at: datetime
+
+
+class SignalsOut(Reply):
+    """What became of a signal, run by run. `more`: there may be further runs that wait; send it again."""
+
+    object: Literal["list"]
+    data: list[SignalOut]
+    more: bool
+
+
 PendingAction = ApprovalOut | QuestionOut | ClientToolCallOut
 
 
 class WaitOut(Reply):
-    """`until` is null where only somebody's word ends the wait. `ref` is the id of what is asked, the tool of a
-    rate limit, or the limit of the budget."""
+    """`until` is null where only somebody's word ends the wait, and for a poll. `ref` is the id of what is asked or of
+    the timer, the name of the event, the tool of a rate limit, or the limit of the budget."""
 
-    type: Literal["approval", "question", "client_tool", "rate_limit", "budget", "pause"]
+    type: Literal[
+        "approval", "question", "client_tool", "timer", "event", "poll", "start", "rate_limit", "budget", "pause"
+    ]
     until: datetime | None
     ref: str | None
 

@@ -14,6 +14,7 @@ from perdure.tools.policy import policy_of, ruling
 from perdure.tools.problem import Problem as Fault
 from perdure.tools.questions import answer_problems, with_defaults
 
+INVALID_ARGUMENTS = Ruling("deny", "invalid_arguments", "the arguments do not fit the tool")
 NO_SUCH_TOOL = Ruling("deny", "tool", "the run has no such tool")
 
 
@@ -25,6 +26,16 @@ def ruling_of(assembly: Assembly, definition: AgentDefinition, tool: str, argume
     """What the run's policies say to this call; a tool that the run may not use is denied."""
     found = run_toolbox(assembly.toolbox, definition).get(tool) if tool in run_tool_names(definition) else None
     return NO_SUCH_TOOL if found is None else ruling(policy_of(definition), found.description, arguments)
+
+
+def verdict_of(
+    assembly: Assembly, definition: AgentDefinition, tool: str, arguments: dict[str, Json]
+) -> tuple[Ruling, str | None]:
+    """As a run judges the call: arguments that do not fit are denied before any policy is asked. And why they do
+    not fit."""
+    if problem := problem_of_arguments(assembly, definition, tool, arguments):
+        return INVALID_ARGUMENTS, problem
+    return ruling_of(assembly, definition, tool, arguments), None
 
 
 def problem_of_arguments(

@@ -13,7 +13,7 @@ from api.definitions import definition_errors, definition_of, narrowed, resolve_
 from api.encoding import JsonReply
 from api.idempotency import IDEMPOTENCY_KEY, once
 from api.parts import Given, Strict
-from api.policies import problem_of_arguments, ruling_of
+from api.policies import verdict_of
 from api.problems import FIELD_ERRORS_MAX, FieldError, body_errors, declared, field_problem
 from api.replies import ValidationOut, VerdictOut
 from api.requests import CheckPolicy, CreateAgent
@@ -55,7 +55,7 @@ async def validate_agent(request: Strict, given: Given, body: dict[str, Any]) ->
 
 def _agent_errors(assembly: Assembly, body: dict[str, Any]) -> list[FieldError]:
     try:
-        agent = CreateAgent.model_validate(body)
+        agent = CreateAgent.model_validate(body, from_attributes=True)  # as POST /v1/agents reads it
     except ValidationError as error:
         return body_errors(error.errors(), body)
     return definition_errors(assembly, definition_of(agent, agent.name), agent.policy.definition(), "")
@@ -84,14 +84,14 @@ async def check_policy(request: Strict, given: Given, body: CheckPolicy) -> Resp
         if body.tool not in definition["tools"]:
             named = ", ".join(definition["tools"]) or "none"
             raise field_problem("unknown_tool", "/tool", f"the agent has no tool {body.tool!r}; it has: {named}")
-        ruling = ruling_of(assembly, definition, body.tool, body.arguments)
+        ruling, problem = verdict_of(assembly, definition, body.tool, body.arguments)
         return JsonReply(
             {
                 "verdict": ruling.action,
                 "rule": ruling.rule,
                 "reason": ruling.reason,
                 "args_sha256": args_sha256(body.arguments),
-                "problem": problem_of_arguments(assembly, definition, body.tool, body.arguments),
+                "problem": problem,
             }
         )
 

@@ -29,9 +29,12 @@ from perdure.store.trouble import (
     NotEligible,
     NotFound,
     RunOver,
+    ScheduleNameTaken,
     SessionBusy,
     SessionDeleted,
     SessionMovedOn,
+    TooManySchedules,
+    VersionMismatch,
 )
 
 log = logging.getLogger("perdure.api")
@@ -70,8 +73,10 @@ CODES: Final[dict[str, Code]] = {
     "result_not_found": Code(404, "No such tool result in this run"),
     "approval_not_found": Code(404, "No such approval"),
     "question_not_found": Code(404, "No such question"),
+    "timer_not_found": Code(404, "No such timer of this run"),
     "message_not_found": Code(404, "No such message to this run"),
     "call_not_found": Code(404, "No such call in this run"),
+    "schedule_not_found": Code(404, "No such schedule"),
     "method_not_allowed": Code(405, "This address does not take this method"),
     "run_terminal": Code(409, "The run has ended"),
     "invalid_transition": Code(409, "The run's status does not allow this"),
@@ -82,6 +87,8 @@ CODES: Final[dict[str, Code]] = {
     "approval_stale": Code(409, "The arguments are not the ones that were shown"),
     "tool_result_conflict": Code(409, "The tool call has its result already"),
     "idempotency_in_progress": Code(409, "The first request with this Idempotency-Key is still being answered", True),
+    "name_taken": Code(409, "Another object has this name"),
+    "too_many_schedules": Code(409, "There are as many schedules as there may be"),
     "events_expired": Code(410, "These events are no longer kept"),
     "run_expired": Code(410, "The run is no longer kept"),
     "session_deleted": Code(410, "The session was deleted"),
@@ -232,10 +239,18 @@ def problem_of(error: Exception) -> Problem | None:
             )
             fallback = f'</v1/runs/{error.run_id}>; rel="alternate"'
             return Problem("events_expired", detail, headers={"link": fallback})
+        case VersionMismatch():
+            return Problem(
+                "version_mismatch", f'The schedule has changed since it was read: its ETag is "{error.version}".'
+            )
+        case ScheduleNameTaken():
+            return field_problem("name_taken", "/name", f"Another schedule is named {error.name!r}: {error.id}.")
+        case TooManySchedules():
+            return Problem("too_many_schedules", f"{_sentence(error)} Delete those that are not needed.")
         case RunOver():
             return Problem("run_terminal", f"Run {error.run_id} has ended: it is {error.status}.")
         case AskResolved():
-            return Problem("approval_already_resolved", f"{_sentence(error)}{_by_whom(error.row)}")
+            return Problem("approval_already_resolved", _resolved(error.row) if error.row else _sentence(error))
         case InboxFull():
             return Problem("queue_full", f"{_sentence(error)} Wait until some are applied, or withdraw some.")
         case AskExpired():
@@ -244,7 +259,7 @@ def problem_of(error: Exception) -> Problem | None:
             detail = f"The call has other arguments than were shown; the hash of those is {error.args_sha256}."
             return Problem("approval_stale", detail)
         case NotEligible():
-            return Problem("insufficient_scope", _sentence(error) or "This person may not decide this.")
+            return Problem("insufficient_scope", _ended(str(error)) or "This person may not decide this.")
         case RequestValidationError():
             return _validation_problem(error)
         case HTTPException():
@@ -255,14 +270,19 @@ def problem_of(error: Exception) -> Problem | None:
 
 
 def _sentence(error: Exception) -> str:
+    """With a capital, unless it begins with an id: those are written as they are."""
     text = str(error)
-    return f"{text[:1].upper()}{text[1:]}." if text and not text.endswith(".") else text
+    is_id = "_" in text.partition(" ")[0]
+    return _ended(text if is_id else f"{text[:1].upper()}{text[1:]}")
 
 
-def _by_whom(row: AskRow | None) -> str:
-    if row is None:
-        return ""
-    return f" It is {row.status}" + (f", by {row.decided_by}." if row.decided_by else ".")
+def _ended(text: str) -> str:
+    return f"{text}." if text and not text.endswith(".") else text
+
+
+def _resolved(row: AskRow) -> str:
+    by = f", by {row.decided_by}" if row.decided_by else ""
+    return f"{row.id} is {row.status} already{by}."
 
 
 def errors_problem(errors: Sequence[FieldError]) -> Problem:
@@ -324,7 +344,8 @@ def install(app: FastAPI) -> None:
 
     for kind in (
         Problem, JournalTrouble, TemporalUnavailable, NotFound, SessionBusy, RunOver, AskResolved, AskExpired, AskStale,
-        NotEligible, InboxFull, SessionDeleted, SessionMovedOn, EventsExpired, RequestValidationError, HTTPException,
+        NotEligible, InboxFull, SessionDeleted, SessionMovedOn, EventsExpired, VersionMismatch, ScheduleNameTaken,
+        TooManySchedules, RequestValidationError, HTTPException,
     ):  # fmt: skip
         app.add_exception_handler(kind, handle)
 

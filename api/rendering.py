@@ -48,7 +48,7 @@ def text_of(content: list[Any] | None) -> str | None:
     return "".join(block["text"] for block in content if block["type"] == "text")
 
 
-def run(row: RunRow, *, pending_actions: list[Object], waiting_for: list[Object], budget: Object | None) -> Object:
+def run(row: RunRow, *, pending_actions: list[Object], waiting_for: list[Object], budget: Object) -> Object:
     """What is asked and what is waited for is known to ``showing.py``."""
     return {
         "id": row.id,
@@ -66,7 +66,7 @@ def run(row: RunRow, *, pending_actions: list[Object], waiting_for: list[Object]
         "parent_run_id": row.parent_run_id,
         "root_run_id": row.root_run_id,
         "depth": row.depth,
-        "schedule_id": None,
+        "schedule_id": row.schedule_id,
         "retry_of": row.retry_of,
         "forked_from": None if row.forked_from is None else dict(zip(("run_id", "seq"), row.forked_from, strict=True)),
         "input": blocks(row.input),
@@ -85,6 +85,7 @@ def run(row: RunRow, *, pending_actions: list[Object], waiting_for: list[Object]
         "requested_by": row.requested_by,
         "deadline": time(row.deadline_ms),
         "created_at": time(row.created_ms),
+        "start_at": time_or_none(row.start_ms),
         "started_at": time_or_none(row.started_ms),
         "completed_at": time_or_none(row.completed_ms),
         "labels": row.labels,
@@ -151,6 +152,7 @@ def step(row: CallRow) -> Object:
         "object": "step",
         "run_id": row.run_id,
         "key": row.key,
+        "call_id": row.key if row.kind == "tool" else None,
         "kind": row.kind,
         "name": row.name,
         "turn": row.turn,

@@ -119,7 +119,7 @@ class RunOut(Reply):
     parent_run_id: str | None
     root_run_id: str
     depth: int
-    schedule_id: None
+    schedule_id: str | None
     retry_of: str | None = Field(description="The ended run that this one goes on from, in the same session.")
     forked_from: ForkedFromOut | None
     input: list[BlockOut]
@@ -133,11 +133,12 @@ class RunOut(Reply):
     last_progress_at: datetime
     worker: WorkerOut
     usage: UsageOut
-    budget: BudgetOut | None
+    budget: BudgetOut
     limits: LimitsOut
     requested_by: str | None = Field(description="The X-Actor of POST /v1/runs.")
     deadline: datetime
     created_at: datetime
+    start_at: datetime | None = Field(description="When it shall start, if not at once.")
     started_at: datetime | None
     completed_at: datetime | None
     labels: dict[str, str]
@@ -172,6 +173,7 @@ class StepOut(Reply):
     object: Literal["step"]
     run_id: str
     key: str
+    call_id: str | None = Field(description="Of a tool call: its key once more, by which it is retried and aborted.")
     kind: Literal["model", "tool"]
     name: str
     turn: int
@@ -315,7 +317,8 @@ class ValidationOut(Reply):
 
 
 class VerdictOut(Reply):
-    """What policy says to a call, by which rule; `problem` is why the arguments do not fit the tool."""
+    """What would be said to a call, by which rule. Arguments that do not fit the tool are denied by the rule
+    `invalid_arguments`, and `problem` is why."""
 
     verdict: PolicyAction
     rule: str

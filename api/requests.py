@@ -111,6 +111,9 @@ class CreateRun(Body):
     deadline: Moment | None = Field(
         default=None, description="RFC 3339; in the future, at most 400 days ahead. The run is `expired` then."
     )
+    start_at: Moment | None = Field(
+        default=None, description="RFC 3339; in the future, at most a year ahead. The run is `scheduled` until then."
+    )
     limits: LimitsIn = LimitsIn()
     budget: BudgetIn | None = None
     policy: PolicyIn | None = Field(

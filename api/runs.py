@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, get_args
 
@@ -14,10 +14,9 @@ from ulid import ULID
 
 from api.actor import Actor
 from api.bodies import JsonRequest, JsonRoute
-from api.body import TextBlockIn
 from api.budgets import changed_budget, check_price
 from api.conflicts import Told, created_or_told
-from api.definitions import resolve
+from api.definitions import input_blocks, resolve
 from api.encoding import JsonReply
 from api.events import Wanted, sse_reply
 from api.idempotency import IDEMPOTENCY_KEY, once
@@ -26,17 +25,18 @@ from api.parts import PROJECT, Given, Parts, Strict
 from api.problems import declared, field_problem, parameter_problem
 from api.replies import AcceptedRunOut, RunOut
 from api.reply import ListReply
-from api.requests import CreateRun, PatchRun, UserMessageIn
+from api.requests import CreateRun, PatchRun
 from api.showing import show_run, show_runs
 from api.starting import start_now
 from api.times import milliseconds
 from api.waiting import at_rest, preferred_wait, wait_until_at_rest
-from perdure.contract import Block, LimitsDefinition
+from perdure.contract import LimitsDefinition
 from perdure.core.state import RunStatus
 from perdure.store.rows import NewRun, Page, RunRow
 from perdure.store.trouble import NotFound
 
 DEADLINE_DAYS_MAX = 400
+START_DAYS_MAX = 366
 _DAY_MS = 86_400_000
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -115,7 +115,8 @@ async def _create(request: JsonRequest, parts: Parts, body: CreateRun, run_id: s
     """Everything is checked before anything is written; then one transaction, then the workflow."""
     assembly = parts.assembly
     content = input_blocks(body.input)
-    deadline_ms = deadline_from(body.deadline, assembly.settings.limits.deadline_seconds)
+    start_ms = _start_ms(body.start_at)
+    deadline_ms = deadline_from(body.deadline, assembly.settings.limits.deadline_seconds, start_ms)
     made = await resolve(assembly, body, content)
     new = NewRun(
         run_id=run_id,
@@ -125,6 +126,7 @@ async def _create(request: JsonRequest, parts: Parts, body: CreateRun, run_id: s
         limits=made.limits,
         budget=made.budget,
         requested_by=actor,
+        start_ms=start_ms,
         agent_id=made.agent.id if made.agent else None,
         agent_version=made.agent.version if made.agent else None,
         session_id=body.session_id,
@@ -147,28 +149,21 @@ async def _create(request: JsonRequest, parts: Parts, body: CreateRun, run_id: s
     return found
 
 
-def input_blocks(given: str | Sequence[TextBlockIn | UserMessageIn]) -> list[Block]:
-    """One user message: texts in their order. ``validation_failed`` when nothing is said."""
-    texts: list[str] = []
-    for item in [given] if isinstance(given, str) else given:
-        match item:
-            case str():
-                texts.append(item)
-            case TextBlockIn():
-                texts.append(item.text)
-            case _ if isinstance(item.content, str):
-                texts.append(item.content)
-            case _:
-                texts.extend(block.text for block in item.content)
-    if not any(text.strip() for text in texts):
-        raise field_problem("validation_failed", "/input", "the input holds no text", kind="empty")
-    return [{"type": "text", "text": text} for text in texts if text]
+def _start_ms(start_at: datetime | None) -> int | None:
+    if start_at is None:
+        return None
+    now_ms, at_ms = time.time_ns() // 1_000_000, int(start_at.timestamp() * 1_000)
+    if not now_ms < at_ms <= now_ms + START_DAYS_MAX * _DAY_MS:
+        message = f"start_at must be in the future, at most {START_DAYS_MAX} days ahead"
+        raise field_problem("validation_failed", "/start_at", message, kind="out_of_range")
+    return at_ms
 
 
-def deadline_from(deadline: datetime | None, default_seconds: int) -> int:
+def deadline_from(deadline: datetime | None, default_seconds: int, start_ms: int | None = None) -> int:
     now_ms = time.time_ns() // 1_000_000
     if deadline is None:
-        return now_ms + default_seconds * 1_000
+        latest_ms = now_ms + DEADLINE_DAYS_MAX * _DAY_MS
+        return min((start_ms or now_ms) + default_seconds * 1_000, latest_ms)
     at_ms = int(deadline.timestamp() * 1_000)
     if not now_ms < at_ms <= now_ms + DEADLINE_DAYS_MAX * _DAY_MS:
         raise field_problem(
@@ -176,6 +171,8 @@ def deadline_from(deadline: datetime | None, default_seconds: int) -> int:
             "/deadline",
             f"the deadline must be in the future, at most {DEADLINE_DAYS_MAX} days ahead",
         )
+    if start_ms is not None and at_ms <= start_ms:
+        raise field_problem("validation_failed", "/deadline", "the deadline must be after start_at")
     return at_ms
 
 
@@ -252,6 +249,7 @@ async def list_runs(
     parent_run_id: str | None = None,
     root_run_id: Annotated[str | None, Query(alias="root", description="All runs of one tree.")] = None,
     needs_action: Annotated[bool | None, Query(description="Runs that wait for a person or for the client.")] = None,
+    schedule_id: str | None = None,
     created_gt: Annotated[datetime | None, Query(alias="created_at[gt]")] = None,
     created_gte: Annotated[datetime | None, Query(alias="created_at[gte]")] = None,
     created_lt: Annotated[datetime | None, Query(alias="created_at[lt]")] = None,
@@ -273,6 +271,7 @@ async def list_runs(
             agent_id=agent_id,
             parent_run_id=parent_run_id,
             root_run_id=root_run_id,
+            schedule_id=schedule_id,
             labels=labels,
             created_from_ms=_bound(created_gte, created_gt, max),
             created_before_ms=_bound(created_lt, created_lte, min),

@@ -25,7 +25,7 @@ async def show_runs(journal: Journal, rows: Sequence[RunRow]) -> list[Object]:
 def _shown(row: RunRow, open_asks: Sequence[AskRow]) -> Object:
     return rendering.run(
         row,
-        pending_actions=[ask_rendering.ask(each) for each in open_asks],
+        pending_actions=[ask_rendering.ask(each) for each in open_asks if each.type in ask_rendering.OF_SOMEBODY],
         waiting_for=ask_rendering.waiting_for(row, open_asks),
-        budget=money_rendering.budget_of(row.budget, row.account),
+        budget=money_rendering.budget_of(row.budget, row.account, row.overrun),
     )

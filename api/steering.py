@@ -14,7 +14,7 @@ from api.encoding import JsonReply
 from api.idempotency import IDEMPOTENCY_KEY, once
 from api.parts import PROJECT, Given, Parts, Strict
 from api.people_bodies import CancelRun, PauseRun, ResumeRun
-from api.problems import declared
+from api.problems import Problem, declared
 from api.replies import RunOut
 from api.showing import show_run
 from api.starting import end_workflow
@@ -24,14 +24,17 @@ from perdure.runs import TemporalUnavailable
 from perdure.store.rows import RunRow
 from perdure.store.trouble import JournalTrouble, RunOver
 
+BUDGET_REACHED = "budget_reached"  # why a run is paused that its budget holds
 log = logging.getLogger("perdure.api")
 
 router = APIRouter(tags=["runs"], route_class=JsonRoute)
 
-_PROBLEMS = declared(
+_CODES = (
     "invalid_json", "run_not_found", "run_terminal", "stale_view", "idempotency_in_progress", "payload_too_large",
     "validation_failed", "idempotency_key_reused",
 )  # fmt: skip
+_PROBLEMS = declared(*_CODES)
+_RESUME_PROBLEMS = declared(*_CODES, "invalid_transition")
 _ACCEPTED = {"model": RunOut, "description": "The order is durable; the run's events tell when it is carried out"}
 
 
@@ -55,7 +58,7 @@ async def pause_run(request: Strict, given: Given, run_id: str, body: PauseRun |
     summary="Let a paused run go on",
     status_code=202,
     response_model=None,
-    responses={**_PROBLEMS, 202: _ACCEPTED},
+    responses={**_RESUME_PROBLEMS, 202: _ACCEPTED},
     openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
 )
 async def resume_run(request: Strict, given: Given, run_id: str, body: ResumeRun | None = None) -> Response:
@@ -68,13 +71,27 @@ async def _ordered(
     journal = parts.assembly.journal
 
     async def act(_: str) -> Response:
-        check_view(await journal.get_run(run_id, PROJECT), expected_seq)
+        run = await journal.get_run(run_id, PROJECT)
+        check_view(run, expected_seq)
+        if verb == "resume":
+            _refuse_unpaid(run)
         await journal.give_order(run_id, Order(0, verb, reason=reason))
         parts.orders.nudge(run_id)
         return JsonReply(await show_run(journal, await journal.get_run(run_id)), 202)
 
     reply, _ = await once(request, journal, run_id, act)
     return reply
+
+
+def _refuse_unpaid(run: RunRow) -> None:
+    """A run that its budget holds would not go on, whoever let it."""
+    what, _, limit = (run.status_reason or "").partition(": ")
+    if run.status == "paused" and what == BUDGET_REACHED:
+        member = f"limits.{limit}" if limit == "max_turns" else f"budget.{limit}"
+        raise Problem(
+            "invalid_transition",
+            f"Run {run.id} is held by its {member}: raise that with PATCH /v1/runs/{run.id}, and it goes on by itself.",
+        )
 
 
 @router.post(

@@ -7,6 +7,7 @@ import re
 
 from starlette.requests import Request
 
+from api.ask_rendering import OF_SOMEBODY
 from api.parts import Parts
 from perdure.core.state import TERMINAL
 from perdure.store.journal import Journal
@@ -31,7 +32,8 @@ async def at_rest(journal: Journal, run: RunRow) -> bool:
     """It has ended, or asks somebody. A run whose last question was just answered says ``requires_action`` until its
     workflow has heard of the answer, and asks nobody any more."""
     if run.status == "requires_action":
-        return run.id in await journal.open_asks([run.id])
+        asks = (await journal.open_asks([run.id])).get(run.id, [])
+        return any(ask.type in OF_SOMEBODY for ask in asks)
     return run.status in TERMINAL
 
 

@@ -18,7 +18,7 @@ with workflow.unsafe.imports_passed_through():
     from perdure.core.happenings import CancelRequested, Happening, Started
     from perdure.core.state import Outcome
     from workflows.perform import activity_for, happening_of
-    from workflows.shown import details, show_end, show_status
+    from workflows.shown import alarm_summary, details, show_end, show_status
 
 
 @workflow.defn(name=WORKFLOW)
@@ -103,9 +103,7 @@ class AgentRun:
                 self._alarm.cancel()
             self._alarm_ms = wake_at_ms
             seconds = max(0.0, (wake_at_ms - _now_ms()) / 1000)
-            summary = (
-                "deadline of the run" if wake_at_ms == self._state.spec.deadline_ms else "until something asked expires"
-            )
+            summary = alarm_summary(self._state, wake_at_ms)
             self._alarm = asyncio.create_task(workflow.sleep(timedelta(seconds=seconds), summary=summary))
 
     async def _something_happens(self) -> None:

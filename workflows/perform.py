@@ -26,6 +26,7 @@ with workflow.unsafe.imports_passed_through():
         RUN_OVER,
         SETTLE_ASK,
         TOOL_PARKED,
+        TOOL_PAUSED,
         AnswerCallInput,
         CallModelInput,
         CallToolInput,
@@ -47,6 +48,7 @@ with workflow.unsafe.imports_passed_through():
         ToolAnswered,
         ToolLost,
         ToolParked,
+        ToolPaused,
     )
     from perdure.core.numbers import union
     from perdure.core.state import Failure, RunState
@@ -118,7 +120,7 @@ def activity_for(action: Action, state: RunState) -> workflow.ActivityHandle[obj
                 SETTLE_ASK,
                 SettleAskInput(spec.run_id, key, call_id, turn, outbox),
                 state,
-                f"turn {turn} · nobody decided about {tool} in time",
+                f"turn {turn} · the time of {tool} is over",
                 _WRITE_SECONDS,
                 AskSettled,
             )
@@ -202,6 +204,8 @@ def _said(action: Action, cause: ApplicationError) -> Happening | None:
             return ModelInterrupted(key, union((), tuple((number, number) for number in cause.details[0])))
         case CallTool(key, call_id), name if name == TOOL_PARKED:
             return ToolParked(key, call_id, cause.details[0])
+        case CallTool(key, call_id), name if name == TOOL_PAUSED:
+            return ToolPaused(key, call_id, cause.details[0])
         case _:
             return None
 

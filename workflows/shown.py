@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey
 
 with workflow.unsafe.imports_passed_through():
     from perdure.contract import SEARCH_COST, SEARCH_NEEDS_ACTION, SEARCH_STATUS
-    from perdure.core.state import Outcome, RunState
+    from perdure.core.state import OpenCall, Outcome, RunState
 
 _STATUS = SearchAttributeKey.for_keyword(SEARCH_STATUS)
 _COST = SearchAttributeKey.for_int(SEARCH_COST)
@@ -36,10 +38,13 @@ def _waits(state: RunState) -> list[str]:
     """What the run waits for, each with the command that resolves it."""
     run_id = state.spec.run_id
     lines = [
-        f"{_ASKED[call.waits]} `{call.tool}`: `{_COMMAND[call.waits].format(run=run_id, call=call.call_id)}`"
+        f"{_ASKED[call.waits]} `{call.tool}`{_about(call)}: "
+        f"`{_COMMAND[call.waits].format(run=run_id, call=call.call_id)}`"
         for call in state.open_calls
         if call.waits and not call.answered
     ]
+    if state.status == "scheduled":
+        lines.append(f"its start, {_time(state.spec.start_ms)}: `perdure cancel {run_id}`")
     if state.paused:
         lines.append(f"somebody to go on (paused: {state.paused}): `perdure resume {run_id}`")
     if state.reached and state.spec.on_limit == "pause":
@@ -52,13 +57,49 @@ _ASKED = {
     "question": "an answer to",
     "client_tool": "the client's result of",
     "unknown_outcome": "a person's word on what became of",
+    "timer": "its time:",
+    "event": "an event:",
+    "poll": "the next try of",
+    "children": "children:",
 }
 _COMMAND = {
     "approval": "perdure approve {run} --call {call}",
     "question": "perdure answer {run} --call {call}",
     "client_tool": "POST /v1/runs/{run}/tool_results",
     "unknown_outcome": "perdure approvals {run}",
+    "timer": "perdure timers {run}",
+    "event": "perdure signal {run} …",
+    "poll": "perdure say {run} …",
+    "children": "perdure show {run}",
 }
+
+
+def _about(call: OpenCall) -> str:
+    if call.note:
+        return f" ({call.note})"
+    return f" at {_time(call.expires_ms)}" if call.waits in ("timer", "poll") else ""
+
+
+def alarm_summary(state: RunState, wake_at_ms: int) -> str:
+    """What the one timer of a run is for, in the timer's own line. Temporal keeps it: no content where no previews
+    are wanted."""
+    if wake_at_ms == state.spec.deadline_ms:
+        return "deadline of the run"
+    if wake_at_ms == state.spec.start_ms:
+        return f"start of the run, {_time(wake_at_ms)}"
+    for call in state.open_calls:
+        if call.waits and not call.answered and call.expires_ms == wake_at_ms:
+            what = _ALARM.get(call.waits, f"until what {call.tool} asks expires")
+            return (call.note or f"{what}, {_time(wake_at_ms)}")[:SUMMARY_CHARACTERS]
+    return "until a rate limit lets the next call start"
+
+
+_ALARM = {"timer": "sleep until", "event": "wait for an event", "poll": "next try of a poll"}
+SUMMARY_CHARACTERS = 99  # Temporal allows 400 bytes, and a character may take four
+
+
+def _time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1_000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def show_status(state: RunState) -> None:

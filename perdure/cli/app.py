@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from perdure.cli.app_people import app as people_app
+from perdure.cli.app_schedules import app as schedules_app
 from perdure.cli.app_sessions import app as sessions_app
 from perdure.cli.options import ApiUrl, As, Conflict, Home, Json, LimitAction, MaxCost, MaxTokens, PolicyFile, Run
 from perdure.cli.trouble import Failed
@@ -128,6 +129,7 @@ def cancel(
 
 app.add_typer(people_app)
 app.add_typer(sessions_app)
+app.add_typer(schedules_app)
 
 
 @app.command()

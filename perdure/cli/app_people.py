@@ -23,6 +23,8 @@ from perdure.cli.options import (
     PolicyFile,
     Run,
     Scope,
+    StuckCall,
+    Urgency,
 )
 
 app = typer.Typer()
@@ -156,6 +158,22 @@ def resume(run: Run, as_: As = None, api_url: ApiUrl = None, home: Home = None) 
 
 
 @app.command()
+def abort(
+    run: Run,
+    call: StuckCall,
+    reason: Annotated[str, typer.Option(help="The model is told.")],
+    as_: As = None,
+    api_url: ApiUrl = None,
+    home: Home = None,
+) -> None:
+    """End a tool call that is stuck as failed; the run goes on."""
+    from perdure.cli.client import Where
+    from perdure.cli.orders import abort as give_up
+
+    raise typer.Exit(give_up(run, call, reason=reason, where=Where(api_url, home, as_)))
+
+
+@app.command()
 def budget(
     run: Run = "last",
     max_cost: MaxCost = None,
@@ -211,6 +229,54 @@ def check(
     from perdure.cli.policy import check as dry_run
 
     raise typer.Exit(dry_run(agent, tool, _text(arguments), policy=policy, as_json=json, where=Where(api_url, home)))
+
+
+@app.command()
+def signal(
+    run: Run,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What has happened, such as order.paid.")],
+    payload: Annotated[str | None, typer.Argument(metavar="[JSON]", help="About it; - reads it.")] = None,
+    urgency: Annotated[
+        Urgency, typer.Option(help="critical and high interrupt a run that does not wait for it.")
+    ] = "normal",
+    dedupe_key: Annotated[str | None, typer.Option(metavar="KEY", help="Twice in a day counts once.")] = None,
+    json: Json = False,
+    as_: As = None,
+    api_url: ApiUrl = None,
+    home: Home = None,
+) -> None:
+    """Tell a run that something has happened, for wait_for_event."""
+    from perdure.cli.client import Where
+    from perdure.cli.timers import signal as send
+
+    given = None if payload is None else _text(payload)
+    where = Where(api_url, home, as_)
+    raise typer.Exit(send(run, name, given, urgency=urgency, dedupe_key=dedupe_key, as_json=json, where=where))
+
+
+@app.command()
+def timers(run: Run = "last", json: Json = False, api_url: ApiUrl = None, home: Home = None) -> None:
+    """List what a run sleeps for, and the command that wakes it."""
+    from perdure.cli.client import Where
+    from perdure.cli.timers import list_timers
+
+    raise typer.Exit(list_timers(run, as_json=json, where=Where(api_url, home)))
+
+
+@app.command()
+def fire(
+    run: Run,
+    timer: Annotated[str | None, typer.Argument(metavar="[TIMER]", help="Without: the one there is.")] = None,
+    cancel: Annotated[bool, typer.Option("--cancel", help="The sleep fails instead.")] = False,
+    as_: As = None,
+    api_url: ApiUrl = None,
+    home: Home = None,
+) -> None:
+    """Wake a run that sleeps, now."""
+    from perdure.cli.client import Where
+    from perdure.cli.timers import fire as end
+
+    raise typer.Exit(end(run, timer, cancel=cancel, where=Where(api_url, home, as_)))
 
 
 def _text(given: str) -> str:

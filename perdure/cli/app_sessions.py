@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from perdure.cli.options import ApiUrl, As, Home, Json, MaxCost, Run
+from perdure.cli.trouble import Failed
 
 app = typer.Typer()
 session_app = typer.Typer(no_args_is_help=True, help="One conversation: export, import, fork, delete.")
@@ -116,6 +117,10 @@ def fork(
 @app.command()
 def retry(
     run: Run,
+    call: Annotated[
+        str | None, typer.Argument(metavar="[CALL]", help="A tool call that is stuck, as `perdure show` tells it.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="With CALL: kept with it.")] = "",
     max_cost: MaxCost = None,
     max_turns: MaxTurns = None,
     follow: Follow = True,
@@ -124,12 +129,18 @@ def retry(
     api_url: ApiUrl = None,
     home: Home = None,
 ) -> None:
-    """Go on with an ended run from its last good step, in its conversation."""
+    """Go on with an ended run from its last good step, in its conversation. With CALL: run a tool call that is stuck
+    again; one that must run once, too: you say so."""
     from perdure.cli.client import Where
+    from perdure.cli.orders import retry as again
     from perdure.cli.sessions import GoingOn, retry_run
 
-    options = GoingOn(max_cost, max_turns, follow, json)
-    raise typer.Exit(retry_run(run, options, where=Where(api_url, home, as_)))
+    where = Where(api_url, home, as_)
+    if call is not None:
+        raise typer.Exit(again(run, call, reason=reason, where=where))
+    if reason:
+        raise Failed("--reason is kept with a call: name the CALL")
+    raise typer.Exit(retry_run(run, GoingOn(max_cost, max_turns, follow, json), where=where))
 
 
 @app.command()

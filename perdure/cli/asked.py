@@ -44,7 +44,9 @@ def circumstances(ask: Object) -> str:
 def why(ruling: Object) -> str:
     """The rule that asks, and its reason if it has one."""
     rule, reason = clean(ruling["rule"]), one_line(ruling.get("reason") or "", QUESTION_CHARACTERS)
-    return f"{rule}: {reason}" if reason else f"rule {rule}"
+    if reason:
+        return f"{rule}: {reason}"
+    return f"asked by {rule}" if rule.partition("[")[0].endswith("rules") else f"rule {rule}"
 
 
 def commands(ask: Object, command: Command) -> list[tuple[str, str]]:
@@ -75,6 +77,15 @@ def answer_command(question_id: str, questions: list[Object], command: Command) 
 
 def result_command(run_id: str, call_id: str, command: Command) -> str:
     return command("respond", run_id, "--call", call_id, "RESULT")
+
+
+def recovery_commands(run_id: str, call_id: str, command: Command) -> list[tuple[str, str]]:
+    """What can be done about a call that has begun and does not end."""
+    return [
+        ("run it again", command("retry", run_id, call_id)),
+        ("give it up", command("abort", run_id, call_id, "--reason", "WHY")),
+        ("its result", result_command(run_id, call_id, command)),
+    ]
 
 
 def options_of(question: Object) -> list[tuple[Any, str]]:

@@ -47,8 +47,12 @@ class Refused(Failed):
     def __init__(self, status: int, problem: Object) -> None:
         self.status, self.problem = status, problem
         self.code = str(problem.get("code", f"http_{status}"))
-        details = [f"\n  {_place_of(error)}: {error.get('message')}" for error in problem.get("errors") or []]
-        super().__init__(f"{problem.get('detail') or problem.get('title')} ({self.code})" + "".join(details))
+        said = str(problem.get("detail") or problem.get("title"))
+        errors = problem.get("errors") or []
+        details = [f"{_place_of(error)}: {error.get('message')}" for error in errors]
+        if details and said in (details[0], errors[0].get("message")):
+            said, details = details[0], details[1:]  # a problem with one field says the same as its field
+        super().__init__(f"{said.removeprefix(': ')} ({self.code})" + "".join(f"\n  {each}" for each in details))
 
 
 def _place_of(error: Object) -> str:
@@ -124,11 +128,11 @@ class Api:
         """Sent again after an outage under the same idempotency key: done once."""
         return self._send("POST", path, json=body, headers={"Idempotency-Key": secrets.token_hex(16)})
 
-    def patch(self, path: str, body: Object) -> Object:
-        return self._send("PATCH", path, json=body)
-
     def delete(self, path: str) -> None:
         self._request("DELETE", path)
+
+    def patch(self, path: str, body: Object) -> Object:
+        return self._send("PATCH", path, json=body)
 
     def download(self, path: str, file: BinaryIO) -> None:
         """The body, as it comes. Failed, also when it breaks off."""

@@ -53,11 +53,9 @@ def show_budget(run: str, change: Object, max_turns: int | None, *, as_json: boo
         print(pretty({"budget": whole["budget"], "ledger": ledger}))
         return 0
     print(f"{run_id} · {whole['status']}{' · ' + whole['status_reason'] if whole['status_reason'] else ''}")
-    if whole["budget"] is None:
-        set_it = api.command("budget", run_id, "--max-cost", "USD")
-        print(f"it has no budget; `{set_it}` gives it one")
-    else:
-        print("\n".join(budget_lines(whole["budget"])))
+    print("\n".join(budget_lines(whole["budget"])))
+    if whole["budget"]["on_limit"] is None:
+        print(f"it has no budget; `{api.command('budget', run_id, '--max-cost', 'USD')}` gives it one")
     print(f"turns      {whole['turns']:,} of {whole['limits']['max_turns']:,}")
     if ledger:
         print(f"\nledger, the newest of {len(ledger)} entries last")
@@ -79,7 +77,8 @@ def read_ledger(api: Api, run_id: str) -> list[Object]:
 
 def budget_lines(budget: Object) -> list[str]:
     """A budget as a small table, a line for each of the three amounts."""
-    lines = [f"budget     {'limit':>12} {'spent':>12} {'reserved':>12} {'left':>12}   on limit: {budget['on_limit']}"]
+    heading = f"budget     {'limit':>12} {'spent':>12} {'reserved':>12} {'left':>12}"
+    lines = [heading + (f"   on limit: {budget['on_limit']}" if budget["on_limit"] else "")]
     for name, limit, amount in (
         ("cost USD", "max_cost_usd", "cost_usd"),
         ("tokens", "max_tokens", "tokens"),
@@ -120,6 +119,9 @@ def _ledger(rows: list[Object]) -> Table:
     for heading in ("entry", "what", "call", "attempt", "cost USD", "tokens", "spent USD", "reserved USD", ""):
         table.add_column(heading, no_wrap=True, justify="left" if heading in ("what", "call", "") else "right")
     for row in rows:
+        if row["limits"]:
+            table.add_row(str(row["entry"]), row["kind"], *[""] * 6, limits_line(row["limits"]))
+            continue
         marks = [mark for mark in ("assumed", "overrun") if row[mark]]
         table.add_row(
             str(row["entry"]),
@@ -133,6 +135,16 @@ def _ledger(rows: list[Object]) -> Table:
             ", ".join(marks),
         )
     return table
+
+
+def limits_line(limits: Object) -> str:
+    """The limits that hold from a line of the ledger on."""
+    shown = [
+        f"{word} {_number(limits[name])}"
+        for name, word in (("max_cost_usd", "USD"), ("max_tokens", "tokens"), ("max_output_tokens", "output"))
+        if limits[name] is not None
+    ]
+    return f"{', '.join(shown) or 'no limit'}; {limits['on_limit']}"
 
 
 def _number(value: object, nothing: str = NO_LIMIT) -> str:

@@ -20,10 +20,12 @@ Ask = Annotated[
     typer.Argument(metavar="ID|RUN", help="What is asked, or the run that asks, when it asks for one thing."),
 ]
 Call = Annotated[str | None, typer.Option(metavar="CALL", help="Of the run, the call that is meant.")]
+StuckCall = Annotated[str, typer.Argument(metavar="CALL", help="As `perdure show` tells it.")]
 
 Scope = Literal["once", "run", "session"]
 Delivery = Literal["steer", "enqueue", "interrupt"]
 Conflict = Literal["reject", "enqueue", "interrupt", "steer"]
+Urgency = Literal["critical", "high", "normal", "low"]
 OnLimit = Literal["wrap_up", "pause", "stop"]
 GroupBy = Literal["run", "agent", "model", "session", "day"]
 

@@ -1,8 +1,11 @@
-"""`perdure say`, `pause`, `resume`: orders to a run. They are accepted durably, and reach it with no one's help."""
+"""`perdure say`, `pause`, `resume`, `retry`, `abort`: orders to a run. They are accepted durably, and reach it with no
+one's help."""
 
 from __future__ import annotations
 
-from perdure.cli.client import Object, Where
+from perdure.cli.client import Object, Refused, Where
+from perdure.cli.people import budget_option
+from perdure.cli.trouble import Failed
 
 _REACHES = {
     "steer": "the agent reads it before its next answer; calls of this turn that have not begun are skipped",
@@ -31,6 +34,29 @@ def pause(run: str, *, reason: str, where: Where) -> int:
 def resume(run: str, *, where: Where) -> int:
     api = where.connect()
     run_id = api.resolve(run)
-    after: Object = api.post(f"/v1/runs/{run_id}/resume", {})
+    try:
+        after: Object = api.post(f"/v1/runs/{run_id}/resume", {})
+    except Refused as refused:
+        limit = str(api.get(f"/v1/runs/{run_id}")["status_reason"] or "").removeprefix("budget_reached: ")
+        if refused.code != "invalid_transition":
+            raise
+        more = api.command("budget", run_id, budget_option(limit), "MORE")
+        raise Failed(f"{run_id} is held by its budget ({limit}): `{more}` lets it go on") from None
     print(f"{after['id']} goes on; `{api.command('watch', run_id)}` shows how")
+    return 0
+
+
+def retry(run: str, call: str, *, reason: str, where: Where) -> int:
+    api = where.connect()
+    run_id = api.resolve(run)
+    step = api.post(f"/v1/runs/{run_id}/calls/{call}/retry", {"reason": reason} if reason else {})
+    print(f"{step['name']} runs again; `{api.command('watch', run_id)}` shows how it goes on")
+    return 0
+
+
+def abort(run: str, call: str, *, reason: str, where: Where) -> int:
+    api = where.connect()
+    run_id = api.resolve(run)
+    step = api.post(f"/v1/runs/{run_id}/calls/{call}/abort", {"reason": reason})
+    print(f"{step['name']} is given up, and the model is told; `{api.command('watch', run_id)}` shows how it goes on")
     return 0

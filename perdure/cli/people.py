@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from perdure.cli.asked import (
@@ -55,6 +56,8 @@ class PeopleLines:
                 return self._message(type_, data)
             case "budget":
                 return _money(type_, data)
+            case "timer" | "signal":
+                return _time(type_, data)
             case "run":
                 return self._status(type_, event)
             case "turn":
@@ -71,7 +74,8 @@ class PeopleLines:
                     text = f"? {tool} was started, and nobody knows what became of it: what shall be done?"
                 else:
                     arguments = one_line(data["arguments_preview"], ARGUMENTS_CHARACTERS)
-                    text = f"? {tool} {arguments} needs an approval ({why(data)})"
+                    because = f" ({why(data)})" if self._command else ""  # else it is asked here, and says why
+                    text = f"? {tool} {arguments} needs an approval{because}"
                 return [(text, "magenta"), *self._commands(approval_commands(id_, data["about"], self._words))]
             case "approval.voted":
                 return [(f"✓ {_by(data)} approves {tool}; more approvals are needed", "green")]
@@ -126,8 +130,7 @@ class PeopleLines:
                 line = [("go on", self._words("resume", event["run_id"]))]
                 what, _, limit = str(data.get("reason") or "").partition(": ")
                 if what == "budget_reached":
-                    option = f"--{limit.removesuffix('_usd').replace('_', '-')}"
-                    line = [("give more", self._words("budget", event["run_id"], option, "MORE"))]
+                    line = [("give more", self._words("budget", event["run_id"], budget_option(limit), "MORE"))]
                 return [(f"… paused{reason}", "yellow"), *self._commands(line)]
             case "waiting" | "cancelling" | "resumed":
                 return [(f"… {status}{reason}", "yellow")]
@@ -140,6 +143,11 @@ class PeopleLines:
         return [] if self._command is None else [(f"    {what + ':':<13} {line}", "magenta") for what, line in listed]
 
 
+def budget_option(limit: str) -> str:
+    """Of `perdure budget`, the one that raises this limit."""
+    return f"--{limit.removesuffix('_usd').replace('_', '-')}"
+
+
 def _money(type_: str, data: Event) -> Lines:
     limit = LIMITS.get(str(data.get("limit")), str(data.get("limit") or ""))
     match type_:
@@ -149,6 +157,24 @@ def _money(type_: str, data: Event) -> Lines:
             return [(f"! the budget is reached ({limit}): it pays for no further call", "yellow")]
         case "budget.overrun":
             return [("! the vendor used more than the call was allowed; the ledger has it", "red")]
+    return []
+
+
+def _time(type_: str, data: Event) -> Lines:
+    by = f" by {_by(data)}" if data.get("by") else ""
+    match type_:
+        case "timer.started":
+            at = datetime.fromtimestamp(data["until_ms"] / 1_000).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+            reason = f": {one_line(str(data['reason']), QUESTION_CHARACTERS)}" if data.get("reason") else ""
+            return [(f"… sleeps until {at}{reason}", "yellow")]
+        case "timer.fired":
+            return [(f"… wakes{by or ': it is time'}", "yellow")]
+        case "timer.cancelled" if data.get("reason") != "run_ended":
+            return [
+                (f"… wakes: {'a message' if data['reason'] == 'message' else f'its sleep is cancelled{by}'}", "yellow")
+            ]
+        case "signal.received":
+            return [(f"! signal {clean(str(data['name']))} ({data['urgency']}){by}: {data['disposition']}", "magenta")]
     return []
 
 

@@ -6,8 +6,8 @@ import json
 
 from rich.console import Console
 
-from perdure.cli.asked import WORDS, circumstances, commands, subject
-from perdure.cli.client import Object, Where
+from perdure.cli.asked import WORDS, circumstances, commands, recovery_commands, subject
+from perdure.cli.client import TERMINAL, Object, Where
 from perdure.cli.money import budget_lines
 from perdure.cli.render import status_style, summary
 from perdure.cli.text import clean, one_line, pretty, until
@@ -35,9 +35,8 @@ def show_run(run: str, *, as_json: bool, where: Where) -> int:
     say(f"model      {whole['agent']['model']}")
     say(f"session    {whole['session_id']}")
     say(f"created    {whole['created_at']}   deadline {whole['deadline']}   events {whole['last_seq']}")
-    if whole["budget"]:
-        for line in budget_lines(whole["budget"]):
-            say(line)
+    for line in budget_lines(whole["budget"]):
+        say(line)
     asked = {ask["id"] for ask in whole["pending_actions"]}  # they come with their commands below
     for waiting in whole["waiting_for"]:
         if waiting["ref"] not in asked:
@@ -51,6 +50,14 @@ def show_run(run: str, *, as_json: bool, where: Where) -> int:
         say(f"  {ask['id']}  {WORDS[ask['type']]}  {subject(ask)}", "magenta")
         say(f"      {circumstances(ask)}", "dim")
         for what, line in commands(ask, api.command):
+            say(f"      {what:<12} {line}")
+    asked_calls = {ask["call_id"] for ask in whole["pending_actions"]}
+    in_flight = [step for step in steps["data"] if stands(step) and step["call_id"] not in asked_calls]
+    if in_flight and whole["status"] not in TERMINAL:
+        say("\ntool calls in flight; should one be stuck:", "bold")
+    for step in in_flight if whole["status"] not in TERMINAL else []:
+        say(f"  {step['call_id']}  {clean(step['name'])}, attempt {step['attempts']}", "yellow")
+        for what, line in recovery_commands(run_id, step["call_id"], api.command):
             say(f"      {what:<12} {line}")
     say("\nsteps", "bold")
     for step in steps["data"]:
@@ -68,6 +75,11 @@ def show_run(run: str, *, as_json: bool, where: Where) -> int:
     if steps["has_more"] or messages["has_more"]:
         say("  … the first 100 of each; `--json` and the API have the rest", "dim")
     return 0
+
+
+def stands(step: Object) -> bool:
+    """A tool call that has begun and not ended: who knows whether it ever will."""
+    return step["kind"] == "tool" and step["status"] in ("started", "unknown") and step["ended_at"] is None
 
 
 def _block(block: Object) -> str:

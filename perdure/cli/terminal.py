@@ -139,14 +139,17 @@ def _edited(terminal: Terminal, approval: Object) -> str:
 
 
 def ask_questions(terminal: Terminal, api: Api, question: Object) -> str:
-    """Ask each of its questions, again when the API refuses the answers; a line about it. LeftOpen, Overtaken."""
+    """Ask each of its questions, and those again whose answers the API refuses; a line about it. LeftOpen,
+    Overtaken."""
     terminal.forget()
+    count = len(question["questions"])
+    answers: Object = {}
     while True:
-        count = len(question["questions"])
-        answers: Object = {}
         for number, asked in enumerate(question["questions"], 1):
+            if asked["id"] in answers:
+                continue
             of = f"{number} of {count}: " if count > 1 else ""
-            later = "  (Ctrl-D: later)" if number == 1 else ""
+            later = "" if answers else "  (Ctrl-D: later)"
             terminal.say(f"\n? {of}{clean(str(asked['question']))}{later}", "bold magenta")
             answers[asked["id"]] = _ask_one(terminal, asked)
         try:
@@ -155,6 +158,16 @@ def ask_questions(terminal: Terminal, api: Api, question: Object) -> str:
             terminal.say(f"  {clean(str(refused))}", "red")
             if refused.code in SETTLED or refused.status == 409:
                 raise Overtaken from None
+            for id_ in refused_answers(refused.problem, list(answers)):
+                del answers[id_]
+
+
+def refused_answers(problem: Object, ids: list[str]) -> list[str]:
+    """The ids of the questions to ask again; all of them when the problem does not say which."""
+    pointers = [str(error.get("pointer") or "") for error in problem.get("errors") or []]
+    parts = [pointer.split("/")[2] for pointer in pointers if pointer.startswith("/answers/")]
+    named = {part.replace("~1", "/").replace("~0", "~") for part in parts}
+    return [id_ for id_ in ids if id_ in named] or ids
 
 
 def _ask_one(terminal: Terminal, asked: Object) -> Any:

@@ -14,5 +14,5 @@ Read in this order:
 8. ``budget.py``      what a run may spend: reserve before a call, settle after it
 9. ``transcript.py``  repair of a transcript before a model sees it
 
-``keys.py`` names actions, ``numbers.py`` is sets of numbers as intervals.
+``keys.py`` names actions, ``numbers.py`` is sets of numbers as intervals, ``matching.py`` compares signals with waits.
 """

@@ -29,7 +29,8 @@ class CallModel:
 @dataclass(frozen=True, slots=True)
 class CallTool:
     """Run one tool call of turn ``turn``. ``over`` is by how much the tool is over its own budget; ``ordered``
-    numbers the newest order of a person to run it again."""
+    numbers the newest order of a person to run it again. ``quiet`` is another try of a poll: whoever looks at the
+    run still sees it wait."""
 
     key: str
     call_id: str
@@ -37,6 +38,7 @@ class CallTool:
     rule: ToolRule
     over: int = 0
     ordered: int = 0
+    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from perdure.core.actions import Action, AnswerCall, CallTool, SettleAsk
 from perdure.core.keys import answer_key, settle_key, tool_key
 from perdure.core.spec import PARALLEL_TOOLS_MAX, ToolRule
-from perdure.core.state import OUTSIDE, OpenCall, RunState, RunStatus
+from perdure.core.state import OUTSIDE, WAKEABLE, OpenCall, RunState, RunStatus
 
 WRITTEN_AT_ONCE_MAX = PARALLEL_TOOLS_MAX  # answers without a run, beside the calls that run
 SKIPPED = "not run: a message arrived that changes what is wanted; it follows"
 GIVEN_UP = (
     "The call was started, and nobody knows what became of it. It was not run again, because a message arrived that "
     "changes what is wanted; it follows. The call may or may not have taken effect: check before you repeat it."
+)
+POLL_WOKEN = (
+    "A message arrived, which follows, and the poll was given up for it: its condition did not hold yet. Poll again if "
+    "it still matters."
 )
 
 
@@ -41,16 +45,17 @@ def wanted_calls(state: RunState, now_ms: int) -> WantedCalls:
         if call.answered:
             continue
         key, rule = tool_key(call), state.spec.rule(call.tool)
+        tries_again = call.waits == "poll"
         if key in state.in_flight:
-            wanted.append(CallTool(key, call.call_id, state.turn, rule, call.over, call.ordered))
-        elif refused := _refusal(state, call):
+            wanted.append(CallTool(key, call.call_id, state.turn, rule, call.over, call.ordered, tries_again))
+        elif refused := _refusal(state, call, now_ms):
             written.append(refused)
         elif answer_key(call) in state.in_flight:  # it was to be given up, and is to run again: not both at once
             continue
-        elif call.waits and now_ms >= call.expires_ms:
-            written.append(SettleAsk(settle_key(call), call.call_id, state.turn, call.tool))
-        elif call.waits:
+        elif call.waits and now_ms < call.expires_ms:
             wake_at_ms = _earlier(wake_at_ms, call.expires_ms)
+        elif call.waits and not tries_again:
+            written.append(SettleAsk(settle_key(call), call.call_id, state.turn, call.tool))
         elif behind_a_barrier or count >= PARALLEL_TOOLS_MAX:
             continue
         elif (free_at_ms := _free_at_ms(state, rule, wanted, now_ms)) > now_ms:
@@ -58,7 +63,7 @@ def wanted_calls(state: RunState, now_ms: int) -> WantedCalls:
         elif count and (alone or not rule.parallel):
             behind_a_barrier = True
         else:
-            wanted.append(CallTool(key, call.call_id, state.turn, rule, call.over, call.ordered))
+            wanted.append(CallTool(key, call.call_id, state.turn, rule, call.over, call.ordered, tries_again))
             count, alone = count + 1, not rule.parallel
     waits = sorted({call.waits for call in state.open_calls if call.waits and not call.answered})
     outside = any(one in OUTSIDE for one in waits)
@@ -70,17 +75,27 @@ def wanted_calls(state: RunState, now_ms: int) -> WantedCalls:
     return WantedCalls(tuple(wanted), wake_at_ms, idle, ", ".join(waits) or f"rate_limit: {rate_limited}")
 
 
-def _refusal(state: RunState, call: OpenCall) -> AnswerCall | None:
+def _refusal(state: RunState, call: OpenCall, now_ms: int) -> AnswerCall | None:
     """A call that must not run is answered; so is one that is not running when a message steers the run."""
     if call.refusal is not None:
         code, words = call.refusal_code, call.refusal
     elif not state.steering:
         return None
+    elif call.waits in WAKEABLE:
+        code, words = "woken", _woken(call, now_ms)
     elif call.begun:
         code, words = "tool_outcome_unknown", GIVEN_UP
     else:
         code, words = "skipped", SKIPPED
     return AnswerCall(answer_key(call), call.call_id, state.turn, call.tool, code, words)
+
+
+def _woken(call: OpenCall, now_ms: int) -> str:
+    """What the model is told of a wait that a message ended: it may wait on."""
+    if call.waits == "poll":
+        return POLL_WOKEN
+    left = max(0, call.expires_ms - now_ms + 999) // 1_000
+    return f'{{"woken": true, "by": "a message, which follows", "seconds_left": {left}}}'
 
 
 def _free_at_ms(state: RunState, rule: ToolRule, wanted: Sequence[Action], now_ms: int) -> int:

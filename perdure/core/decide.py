@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from perdure.core.actions import Action, CallModel, Decision, Done, Finish, InFlight, Record
+from perdure.core.actions import Action, CallModel, CallTool, Decision, Done, Finish, InFlight, Record
 from perdure.core.calls import wanted_calls
 from perdure.core.happenings import StatusReached
 from perdure.core.keys import model_key, wrap_up_key
@@ -36,6 +36,8 @@ def decide(state: RunState, now_ms: int) -> Decision:
         return _finish(state, _EXPIRED)
     if state.cancel:
         return _wind_up(state, Outcome("cancelled", state.cancel.reason or "cancelled"))
+    if now_ms < state.spec.start_ms:
+        return _in_flight(state, wake_at_ms=state.spec.start_ms, idle="scheduled")
     if state.interrupting:
         return _in_flight(state)
     if state.paused:
@@ -118,16 +120,21 @@ def _in_flight(
     state: RunState, *actions: Action, wake_at_ms: int = 0, idle: RunStatus | None = None, reason: str = ""
 ) -> InFlight:
     """The wanted actions, plus a record action when the outbox would otherwise wait for a ride. ``idle`` is
-    the run's status when nothing but records is wanted; without it the status stays what it was told to be."""
+    the run's status when nothing is wanted but records and quiet tries; without it the status stays as it was told."""
     records = [Record(key) for key in state.in_flight if key.startswith("record-")]
     starts_one = any(action.key not in state.in_flight for action in actions)
     fresh = Record(f"record-{state.outbox_count}")
     if not starts_one and fresh not in records and any(event.carried_by is None for event in state.outbox):
         records.append(fresh)
-    works = any(not isinstance(action, Finish) for action in actions)
+    works = any(not _unseen(action) for action in actions)
     wake_at_ms = min(wake_at_ms or state.spec.deadline_ms, state.spec.deadline_ms)
     if works and not state.cancel:
         return InFlight((*actions, *records), wake_at_ms, "running")
     if idle and not state.cancel:
         return InFlight((*actions, *records), wake_at_ms, idle, reason)
     return InFlight((*actions, *records), wake_at_ms, state.told, state.told_reason)
+
+
+def _unseen(action: Action) -> bool:
+    """Whether readers go on being told what they were told last."""
+    return isinstance(action, Finish) or (isinstance(action, CallTool) and action.quiet)

@@ -30,13 +30,14 @@ from perdure.core.happenings import (
     ToolAnswered,
     ToolLost,
     ToolParked,
+    ToolPaused,
 )
 from perdure.core.keys import is_model_key, is_wrap_up_key, settle_key, tool_key
 from perdure.core.numbers import union, without
 from perdure.core.orders import answered, approved, cancelled, changed, obeyed, open_call, said_before
 from perdure.core.outbox import say
 from perdure.core.spec import RunSpec
-from perdure.core.state import Failure, Json, OpenCall, Outcome, RunState, RunStatus, Usage
+from perdure.core.state import OUTSIDE, Failure, Json, OpenCall, Outcome, RunState, RunStatus, Usage
 
 _EVENT_OF_STATUS: Mapping[RunStatus, str] = {
     "running": "run.resumed",
@@ -47,7 +48,10 @@ _EVENT_OF_STATUS: Mapping[RunStatus, str] = {
 
 
 def begin(spec: RunSpec) -> RunState:
-    """The state of a run whose first message is in the journal and whose workflow just started."""
+    """The state of a run whose first message is in the journal and whose workflow just started. One that has to start
+    later is only scheduled, whatever the time is: its start is told when it comes."""
+    if spec.start_ms:
+        return RunState(spec, told="scheduled")
     return say(RunState(spec), "run.started", {})
 
 
@@ -82,6 +86,8 @@ def evolve(state: RunState, happening: Happening) -> RunState:
             return _tool_answered(_over(state, happening.key, committed=True), happening)
         case ToolParked():
             return _parked(_over(state, happening.key, committed=True), happening)
+        case ToolPaused():
+            return _paused(_over(state, happening.key, committed=True), happening)
         case ToolLost():
             return _lost(_over(state, happening.key, committed=False), happening)
         case AskSettled():
@@ -126,6 +132,10 @@ def _rate_starts(state: RunState, action: Action, at_ms: int) -> tuple[tuple[int
 
 
 def _told(state: RunState, reached: StatusReached) -> RunState:
+    if state.told == "scheduled":  # its time has come
+        state = say(say(state, "run.queued", {}), "run.started", {})
+        if reached.status == "running":
+            return replace(state, told=reached.status, told_reason=reached.reason)
     data: dict[str, Json] = {}
     if reached.reason:
         data["reason"] = reached.reason
@@ -133,7 +143,7 @@ def _told(state: RunState, reached: StatusReached) -> RunState:
         data["actions"] = [
             {"type": call.waits, "call_id": call.call_id, "tool": call.tool}
             for call in state.open_calls
-            if call.waits and not call.answered
+            if call.waits in OUTSIDE and not call.answered
         ]
     return say(replace(state, told=reached.status, told_reason=reached.reason), _EVENT_OF_STATUS[reached.status], data)
 
@@ -175,7 +185,7 @@ def _opened(state: RunState, asked: CallAsked) -> RunState:
     used = counted.get(asked.tool, 0)
     call = OpenCall(
         asked.call_id, asked.tool, refusal=asked.refusal, refusal_code=asked.refusal_code, waits=asked.waits,
-        expires_ms=asked.expires_ms,
+        expires_ms=asked.expires_ms, note=asked.note,
     )  # fmt: skip
     if tool_calls >= limits.max_tool_calls:
         call = _refused(call, f"this run may make {limits.max_tool_calls} tool calls, and has made them")
@@ -253,6 +263,14 @@ def _parked(state: RunState, parked: ToolParked) -> RunState:
         return state
     waits = changed(state, call.call_id, waits="unknown_outcome", expires_ms=parked.expires_ms, round=call.round + 1)
     return said_before(waits, call.call_id)
+
+
+def _paused(state: RunState, paused: ToolPaused) -> RunState:
+    """Only of the attempt that counts. The next try is another action."""
+    call = open_call(state, paused.call_id)
+    if call is None or paused.key != tool_key(call):
+        return state
+    return changed(state, call.call_id, waits="poll", expires_ms=paused.next_ms, round=call.round + 1)
 
 
 def _lost(state: RunState, lost: ToolLost) -> RunState:

@@ -40,7 +40,7 @@ class StatusReached:
 @dataclass(frozen=True, slots=True)
 class CallAsked:
     """A tool call a model asked for, with the judge's verdict: ``refusal`` is why it must not run;
-    ``waits`` is what it needs from outside first, until ``expires_ms``."""
+    ``waits`` is what it needs from outside first, until ``expires_ms``; ``note`` shows people what for."""
 
     call_id: str
     tool: str
@@ -48,6 +48,7 @@ class CallAsked:
     refusal_code: str = "tool_denied"
     waits: WaitsFor = ""
     expires_ms: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,15 @@ class ToolParked:
     key: str
     call_id: str
     expires_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ToolPaused:
+    """A poll has tried, in vain: it tries again at ``next_ms``."""
+
+    key: str
+    call_id: str
+    next_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +207,6 @@ class CancelRequested:
 
 Happening = (
     Started | StatusReached | ModelResponded | ModelFailed | ModelInterrupted | NothingNew | BudgetReached
-    | ToolAnswered | ToolParked | ToolLost | AskSettled | Recorded | ActionCancelled | Order | CancelRequested
-    | EndedElsewhere
+    | ToolAnswered | ToolParked | ToolPaused | ToolLost | AskSettled | Recorded | ActionCancelled | Order
+    | CancelRequested | EndedElsewhere
 )  # fmt: skip

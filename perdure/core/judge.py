@@ -46,8 +46,9 @@ def judge(
         return CallAsked(call_id, tool, _repeated(failures), "repeated_failure")
     if ruling.action == "deny":
         return CallAsked(call_id, tool, _denied(ruling), "tool_denied")
-    # A question is asked of people anyway: to ask them whether they may be asked would be silly.
-    if ruling.action == "ask" and answered_by != "people":
+    # A question is asked of people anyway: to ask them whether they may be asked would be silly. And whoever sleeps
+    # changes nothing.
+    if ruling.action == "ask" and answered_by not in ("people", "time"):
         return _waiting(call_id, tool, "approval", now_ms, ruling.terms.expires_seconds)
     if answered_by == "people":
         return _waiting(call_id, tool, "question", now_ms, answer_seconds)

@@ -84,6 +84,11 @@ def rule_on(
     return ruling or Ruling("allow", "default")
 
 
+def stricter(one: Ruling, other: Ruling) -> Ruling:
+    """Of two answers to the same call, the first unless the other is stricter."""
+    return other if _STRICTNESS[other.action] > _STRICTNESS[one.action] else one
+
+
 def with_decision(ruling: Ruling, name: str, *, approved: bool, reason: str = "") -> Ruling:
     """The ruling where people have decided about the very same call before. It only answers what was asked: a
     denial stays a denial whatever anybody decided."""

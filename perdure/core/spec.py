@@ -61,12 +61,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """The constants of a run. ``deadline_ms`` is unix time in milliseconds."""
+    """The constants of a run. ``deadline_ms`` is unix time in milliseconds, and so is ``start_ms``: before it nothing
+    begins."""
 
     run_id: str
     agent: str
     model: str
     deadline_ms: int
+    start_ms: int = 0
     limits: Limits = Limits()
     tools: tuple[ToolRule, ...] = ()
     rate_limits: tuple[RateLimit, ...] = ()

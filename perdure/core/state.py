@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from perdure.core.numbers import Numbers
 from perdure.core.spec import RunSpec
 
-WaitsFor = Literal["", "approval", "question", "client_tool", "unknown_outcome", "timer", "event", "children"]
+WaitsFor = Literal[
+    "", "approval", "question", "client_tool", "unknown_outcome", "timer", "event", "poll", "children"
+]  # fmt: skip
 OUTSIDE: frozenset[WaitsFor] = frozenset(
     {"approval", "question", "client_tool", "unknown_outcome"}
 )  # people and clients
+WAKEABLE: frozenset[WaitsFor] = frozenset({"timer", "event", "poll"})  # a message wakes whoever waits for these
 RunStatus = Literal[
     "scheduled", "queued", "running", "waiting", "requires_action", "paused", "cancelling",
     "completed", "incomplete", "failed", "cancelled", "expired",
@@ -34,7 +37,8 @@ class OpenCall:
     refused it, a limit did, or it was lost. ``waits`` is what it needs from outside before it goes on, until
     ``expires_ms``. ``begun``: it has been started, so it was allowed to run. ``round`` counts how often it was to run
     again, and how often it waited anew; ``ordered`` is the number of the newest order to run it again. ``over`` is
-    by how much its tool is over its own budget, when that only steers."""
+    by how much its tool is over its own budget, when that only steers. ``note`` is a preview for people of what it
+    waits for. A ``poll`` waits for its next try, and is waiting still while it tries."""
 
     call_id: str
     tool: str
@@ -47,6 +51,7 @@ class OpenCall:
     round: int = 0
     ordered: int = 0
     over: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

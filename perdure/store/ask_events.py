@@ -1,6 +1,7 @@
-"""The events about what people are asked: approvals and questions. Their data is listed in ``events.py``.
+"""The events about what calls wait for: approvals, questions and timers. Their data is listed in ``events.py``.
 
-A client tool's call has no events of its own: tool.requested and tool.completed say all there is.
+A client tool's call and a wait for an event have no events of their own: tool.requested and tool.completed say all
+there is, and signal.received what came.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from perdure.store.rows import AskRow, NewEvent
 
 def asked(ask: AskRow) -> list[NewEvent]:
     match ask.type:
-        case "client_tool":
+        case "client_tool" | "event":
             return []
+        case "timer":
+            return [_event(ask, "timer.started", {"until_ms": ask.expires_ms, "reason": ask.reason}, "asked")]
         case "question":
             questions: Any = ask.questions or []
             return [_event(ask, "question.asked", {"questions": questions, "expires_at_ms": ask.expires_ms}, "asked")]
@@ -66,13 +69,24 @@ def escalated(ask: AskRow) -> NewEvent:
     return _event(ask, "approval.expired", data, "escalated")
 
 
-def expired(ask: AskRow, reason: str) -> list[NewEvent]:
-    if ask.type == "client_tool":
+def fired(ask: AskRow, at_ms: int, by: str | None) -> NewEvent:
+    data: dict[str, Json] = {"late_ms": max(0, at_ms - ask.expires_ms)}
+    if by is not None:
+        data["by"] = by
+    return _event(ask, "timer.fired", data, "fired")
+
+
+def expired(ask: AskRow, reason: str, by: str | None = None) -> list[NewEvent]:
+    if ask.type in ("client_tool", "event"):
         return []
+    if ask.type == "timer":
+        return [
+            _event(ask, "timer.cancelled", {"reason": reason} if by is None else {"reason": reason, "by": by}, "ended")
+        ]
     type_ = "question.expired" if ask.type == "question" else "approval.expired"
     return [_event(ask, type_, {"reason": reason}, "expired")]
 
 
 def _event(ask: AskRow, type_: str, data: dict[str, Json], key: str) -> NewEvent:
-    name = "question_id" if ask.type == "question" else "approval_id"
+    name = {"question": "question_id", "timer": "timer_id"}.get(ask.type, "approval_id")
     return NewEvent(type_, {name: ask.id, **data}, f"{ask.id}/{key}", call_id=ask.call_id)

@@ -55,7 +55,8 @@ _SAVE = (
 _SETTLED_BY = update(asks).where(asks.c.id == bindparam("ask_id")).values(settled_by=bindparam("action_key"))
 _SETTLED_KEY = select(asks.c.settled_by).where(asks.c.id == bindparam("ask_id"))
 _PREFIXES: dict[AskType, str] = {
-    "approval": "apv", "unknown_outcome": "apv", "question": "qst", "client_tool": "ctc",
+    "approval": "apv", "unknown_outcome": "apv", "question": "qst", "client_tool": "ctc", "timer": "tmr",
+    "event": "evt",
 }  # fmt: skip
 
 
@@ -68,6 +69,7 @@ def ask(run: RunTransaction, new: NewAsk, arguments: Json) -> AskRow:
         "terms": dump(asdict(new.terms)), "client_seconds": new.client_seconds,
         "questions": None if new.questions is None else dump(new.questions), "edited": False, "scope": "once",
         "escalated": False, "asked_ms": run.now_ms, "expires_ms": new.expires_ms,
+        "name": plain(new.name) if new.name is not None else None,
     }  # fmt: skip
     del row["no"]
     run.connection.execute(_ADD, row)
@@ -113,8 +115,9 @@ def close_ask(run: RunTransaction, row: AskRow, status: AskStatus, **changes: An
     return save_ask(run, replace(row, status=status, ended_ms=run.now_ms, **changes))
 
 
-def cancel_asks(run: RunTransaction, call_id: str | None = None) -> list[AskRow]:
-    """What is open about this call (or about all of the run's) has found its answer elsewhere."""
+def cancel_asks(run: RunTransaction, call_id: str | None = None, *, timers: str = "cancelled") -> list[AskRow]:
+    """What is open about this call (or about all of the run's) has found its answer elsewhere. ``timers`` is why
+    timers do not fire any more."""
     if not run.row["open_asks"]:
         return []
     if call_id is None:
@@ -122,7 +125,8 @@ def cancel_asks(run: RunTransaction, call_id: str | None = None) -> list[AskRow]
     else:
         found = open_asks_of(run, call_id)
     for row in found:
-        run.append(*ask_events.expired(close_ask(run, row, "cancelled"), "cancelled"))
+        why = timers if row.type == "timer" else "cancelled"
+        run.append(*ask_events.expired(close_ask(run, row, "cancelled"), why))
     return found
 
 
@@ -141,7 +145,7 @@ def mark_settled(run: RunTransaction, row: AskRow, key: str) -> None:
 
 
 def not_found(ask_id: str) -> NotFound:
-    return NotFound({"apv": "approval", "qst": "question"}.get(ask_id[:3], "ask"), ask_id)
+    return NotFound({"apv": "approval", "qst": "question", "tmr": "timer"}.get(ask_id[:3], "ask"), ask_id)
 
 
 def asks_of(rows: Sequence[Any]) -> list[AskRow]:
@@ -158,6 +162,7 @@ def ask_of(row: Any) -> AskRow:
         session_id=row["session_id"],
         call_id=row["call_id"],
         tool=row["tool"],
+        name=row["name"],
         arguments=arguments_of(row),
         args_sha256=row["args_sha256"],
         rule=row["rule"],

@@ -53,7 +53,7 @@ def end_model(run: RunTransaction, call: Call, attempt: int | None, reason: str,
 def close_all(run: RunTransaction, reason: str) -> None:
     """The run ends now: nobody is asked anything any more, and nobody reports the end of what is open. What a
     model had said is void, what a tool may have done is unknown, what has not begun never will."""
-    cancel_asks(run)
+    cancel_asks(run, timers="run_ended")
     for call in Call.open(run):
         if call.row["kind"] == "model":
             failure = Failure("cancelled", reason, attempts=call.row["attempts"])

@@ -3,7 +3,7 @@
 ==================  ==============================================================================
 type                data
 ==================  ==============================================================================
-run.created         goal (preview), agent, model
+run.created         goal (preview), agent, model, schedule_id?, start_at_ms?
 run.queued          (empty)
 run.recovering      key, lost_attempt
 run.recovered       key, attempt, after_ms
@@ -21,6 +21,7 @@ text.delta ...      text, index
 tool.requested      tool, arguments_preview, bytes, refusal?, verdict?, rule?, reason?
 tool.started        tool, attempt
 tool.retrying       tool, attempt (the one that is over), code, message, retry_in_seconds
+tool.progress       tool, attempt, next_at_ms, message?: a poll has tried in vain
 tool.completed      tool, preview, bytes, blob?, by? (who gave the result by hand)
 tool.failed         tool, code, message, bytes, by?; tool.denied and tool.unknown alike
 approval.requested  approval_id, tool, args_sha256, arguments_preview, rule, reason, expires_at_ms, quorum,
@@ -31,6 +32,11 @@ approval.expired    approval_id, reason: deny | fail | escalate | cancelled, exp
 question.asked      question_id, questions, expires_at_ms
 question.answered   question_id, by, answers
 question.expired    question_id, reason: default | deny | cancelled
+timer.started       timer_id, until_ms, reason
+timer.fired         timer_id, late_ms, by? (who fired it by hand)
+timer.cancelled     timer_id, reason: message | cancelled | run_ended, by?
+signal.received     signal_id, name, urgency, disposition: delivered | interrupting | buffered | duplicate | dropped |
+                    expired | returned; payload_preview? (of what is new), by?
 inbox.accepted      delivery
 inbox.applied       number
 inbox.returned      reason: withdrawn | replaced | run_ended
@@ -112,12 +118,23 @@ def from_outbox(event: OutboxEvent) -> NewEvent:
     return NewEvent(event.type, event.data, event.key)
 
 
-def created(content: Sequence[Block], agent: str, model: str, origin: Origin | None = None) -> NewEvent:
+def created(
+    content: Sequence[Block],
+    agent: str,
+    model: str,
+    origin: Origin | None = None,
+    schedule_id: str | None = None,
+    start_ms: int | None = None,
+) -> NewEvent:
     data: dict[str, Json] = {"goal": goal(content), "agent": agent, "model": model}
     if origin is not None and origin.seq is None:
         data["retry_of"] = origin.run_id
     elif origin is not None:
         data["forked_from"] = {"run_id": origin.run_id, "seq": origin.seq}
+    if schedule_id is not None:
+        data["schedule_id"] = schedule_id
+    if start_ms is not None:
+        data["start_at_ms"] = start_ms
     return NewEvent("run.created", data, "created")
 
 
@@ -232,6 +249,13 @@ def tool_retrying(call: CallRow, attempt: int, code: str, message: str, retry_in
         "retry_in_seconds": retry_in_seconds,
     }
     return NewEvent("tool.retrying", data, f"{call.key}/{attempt}/retrying", call_id=call.key, attempt=attempt)
+
+
+def tool_progress(call: CallRow, attempt: int, next_ms: int, message: str) -> NewEvent:
+    data: dict[str, Json] = {"tool": call.name, "attempt": attempt, "next_at_ms": next_ms}
+    if message:
+        data["message"] = preview(message)
+    return NewEvent("tool.progress", data, f"{call.key}/{attempt}/paused", call_id=call.key, attempt=attempt)
 
 
 def tool_ended(

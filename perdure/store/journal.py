@@ -34,16 +34,19 @@ from perdure.store.rows import (
     NewAsk,
     NewMessage,
     NewRun,
+    NewSignal,
     Page,
     Pruned,
     RunRow,
     SessionRow,
+    SignalRow,
     StoredReply,
     ToolCommit,
     ToolResult,
     UsageGroup,
     UsageRow,
 )
+from perdure.store.schedule_rows import InvocationRow, NewInvocation, NewSchedule, ScheduleChange, ScheduleRow
 
 
 class Follower(Protocol):
@@ -152,7 +155,8 @@ class Journal(Protocol):
     # Runs ------------------------------------------------------------------------------------------
 
     async def create_run(self, new: NewRun) -> RunRow:
-        """Row ``queued``, user message, events run.created, message.added, run.queued: one transaction.
+        """Row ``queued``, user message, events run.created, message.added, run.queued: one transaction. With a
+        ``start_ms`` it is ``scheduled``, and queued when the workflow says so.
         An existing ``run_id`` is returned as it is. A run that goes on from another: see ``Origin``; calls that a
         fork has cut off from their results are answered in it as not executed.
         NotFound (session), SessionBusy, SessionDeleted, SessionMovedOn."""
@@ -172,6 +176,7 @@ class Journal(Protocol):
         agent_id: str | None = None,
         parent_run_id: str | None = None,
         root_run_id: str | None = None,
+        schedule_id: str | None = None,
         labels: Mapping[str, str] | None = None,
         created_from_ms: int | None = None,
         created_before_ms: int | None = None,
@@ -209,6 +214,72 @@ class Journal(Protocol):
     ) -> RunRow:
         """PATCH: what is given replaces what was there; appends run.updated. A budget, limits or deadline also
         make a ledger row ``limit`` (budget only) and an order ``limits`` with what the core must know. RunOver."""
+        ...
+
+    # Schedules -------------------------------------------------------------------------------------
+    # The row is the truth; what Temporal knows of a schedule is derived from it, by whoever changed it or by the
+    # reconciler.
+
+    async def create_schedule(self, new: NewSchedule, *, most: int, most_of_owner: int) -> ScheduleRow:
+        """An existing id is returned as it is. NotFound (session), ScheduleNameTaken, TooManySchedules."""
+        ...
+
+    async def get_schedule(self, project_id: str, id_or_name: str) -> ScheduleRow:
+        """NotFound, also when it was deleted."""
+        ...
+
+    async def find_schedule(self, schedule_id: str) -> ScheduleRow:
+        """Deleted ones, too. NotFound."""
+        ...
+
+    async def list_schedules(
+        self, project_id: str, *, limit: int, cursor: str | None, descending: bool, owner: str | None = None
+    ) -> Page[ScheduleRow]: ...
+
+    async def change_schedule(self, project_id: str, schedule_id: str, change: ScheduleChange) -> ScheduleRow:
+        """The next version, unless nothing changes. NotFound, VersionMismatch, ScheduleNameTaken."""
+        ...
+
+    async def take_trigger(self, schedule_id: str) -> int | None:
+        """The planned time for a trigger, of now or of the next seconds: one that no other firing has, because
+        Temporal names a firing after it. None: too many triggers within a minute. NotFound."""
+        ...
+
+    async def unapplied_schedules(self, *, older_than_ms: int, limit: int) -> list[ScheduleRow]:
+        """Those of which Temporal was not told the newest version, deleted ones included."""
+        ...
+
+    async def applied_schedules(self, *, after: str, limit: int) -> list[ScheduleRow]:
+        """Those that Temporal should know, by id, after the id ``after``."""
+        ...
+
+    async def confirm_schedule(self, schedule_id: str, version: int) -> bool:
+        """Temporal was told of this version. False: there is a newer one by now."""
+        ...
+
+    async def open_invocation(self, new: NewInvocation) -> InvocationRow | None:
+        """Look, then open: the row of a firing with this key is returned as it is. Void firings (the schedule was
+        paused or its timing changed before Temporal heard of it) and those in quiet hours are skipped; otherwise the
+        run is created in the same transaction. None: the schedule is gone. SessionBusy, NotFound (session)."""
+        ...
+
+    async def deliver_invocation(self, new: NewInvocation, run_id: str, message: NewMessage) -> InvocationRow | None:
+        """The firing gives its input to a run that is under way, as ``accept_message``. RunOver, InboxFull."""
+        ...
+
+    async def list_invocations(
+        self, schedule_id: str, *, limit: int, cursor: str | None, descending: bool
+    ) -> Page[InvocationRow]:
+        """The newest 1,000 of a schedule are kept."""
+        ...
+
+    async def open_runs(self, schedule_id: str) -> list[str]:
+        """Ids of the schedule's runs that have not ended."""
+        ...
+
+    async def settle_schedules(self, *, limit: int) -> int:
+        """Write down the firings that did not take place, with the reason: of this many schedules, those first that
+        waited longest. How many were looked at."""
         ...
 
     # Orders: what somebody outside tells a run --------------------------------------------------------
@@ -334,6 +405,35 @@ class Journal(Protocol):
     async def resolve_call(self, run_id: str, call_id: str, commit: ToolCommit, by: str) -> CallRow:
         """A person gives the result of a call by hand, or aborts it: whatever still runs for it is not heard
         any more. Its open ask is closed. Order ``answer``. NotFound (call), AskResolved, RunOver."""
+        ...
+
+    # Time and signals --------------------------------------------------------------------------------
+    # Timers are asks of the type ``timer``: list_asks reads them, settle_ask fires them when their time comes.
+
+    async def end_timer(self, run_id: str, timer_id: str, by: str, *, fires: bool) -> AskRow:
+        """Somebody fires a timer before its time, or cancels it: timer.fired / timer.cancelled {by}; the call that
+        sleeps is answered (cancelled: as failed), order ``answer``. The same by the same person again returns the row.
+        NotFound (timer), AskResolved (it is over), RunOver."""
+        ...
+
+    async def pause_tool(
+        self, run_id: str, call_id: str, attempt: int, *, next_ms: int, ends_ms: int, message: str = ""
+    ) -> None:
+        """This try of a poll was in vain, and there will be another at ``next_ms``: tool.progress. ``ends_ms``, when
+        the poll gives up, is in the call's outcome from now on. Nothing when the attempt is over."""
+        ...
+
+    async def send_signal(self, run_id: str, signal: NewSignal, *, only_waiting: bool = False) -> SignalRow:
+        """Bring it to the call that waits for it (the oldest whose match it fits): the call is answered with it,
+        order ``answer``. Nobody waits: what is critical or high becomes an interrupting message, the rest is buffered
+        for a day, at most 64 in a run; a normal one takes the place of the oldest low one, others are dropped.
+        A dedupe key that came within a day is a duplicate. Each disposition is an event signal.received. With
+        ``only_waiting`` nothing happens when nobody waits. Idempotent by the signal's id.
+        NotFound (run), RunOver, InboxFull."""
+        ...
+
+    async def runs_waiting_for(self, project_id: str, name: str, *, labels: Mapping[str, str], limit: int) -> list[str]:
+        """Ids of runs with these labels in which a call waits for this event, the longest wait first."""
         ...
 
     # Money -----------------------------------------------------------------------------------------

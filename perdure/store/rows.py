@@ -16,6 +16,8 @@ from perdure.core.policy import ApprovalTerms
 from perdure.core.state import Failure, Json, RunStatus, Usage
 
 Row = TypeVar("Row")
+SIGNALS_BUFFERED_MAX = 64  # of one run: they wait for somebody who may never wait for them
+SIGNAL_KEPT_MS = 86_400_000  # a day: who has not waited for a signal until then does not want to hear of it
 INBOX_WAITING_MAX = 10_000  # messages that wait in one run: all of them go into the transcript at once
 
 
@@ -23,7 +25,7 @@ INBOX_WAITING_MAX = 10_000  # messages that wait in one run: all of them go into
 class NewRun:
     """A run to create. Without ``session_id`` a new session is opened for it. ``input`` becomes the
     user message of the run. ``limits`` are resolved: all defaults filled in. ``requested_by`` is the person
-    who asked for it, as they say."""
+    who asked for it, as they say. ``start_ms`` is when it shall start, if not at once."""
 
     run_id: str
     definition: AgentDefinition
@@ -32,10 +34,12 @@ class NewRun:
     limits: LimitsDefinition
     budget: Budget | None = None
     requested_by: str | None = None
+    start_ms: int | None = None
     agent_id: str | None = None
     agent_version: int | None = None
     session_id: str | None = None
     project_id: str = "default"
+    schedule_id: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, Json] = field(default_factory=dict)
     traceparent: str | None = None
@@ -96,8 +100,10 @@ class RunRow:
     retry_of: str | None
     forked_from: tuple[str, int] | None  # a run and its event
     pruned_seq: int  # events up to here are no longer kept
+    schedule_id: str | None
     labels: dict[str, str]
     metadata: dict[str, Json]
+    start_ms: int | None = None  # when it shall start, if not at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +182,12 @@ class Begun:
     superseded: bool = False
 
 
-AskType = Literal["approval", "question", "client_tool", "unknown_outcome"]
+AskType = Literal["approval", "question", "client_tool", "unknown_outcome", "timer", "event"]
 AskStatus = Literal["open", "approved", "denied", "responded", "answered", "expired", "cancelled"]
 Decided = Literal["approve", "deny", "edit", "respond"]
 Scope = Literal["once", "run", "session"]
+Urgency = Literal["critical", "high", "normal", "low"]
+Disposition = Literal["delivered", "interrupting", "buffered", "duplicate", "dropped", "not_waiting"]
 UsageGroup = Literal["run", "agent", "model", "session", "day"]
 
 
@@ -194,8 +202,9 @@ class RulingShown:
 
 @dataclass(frozen=True, slots=True)
 class NewAsk:
-    """Something to ask about a tool call. ``questions`` is what ``ask_user`` was called with. ``terms`` say how
-    an approval is given, and what happens when nobody does. ``expires_ms`` is absolute."""
+    """Something to ask about a tool call, or for it to wait for. ``questions`` is what ``ask_user`` was called with.
+    ``terms`` say how an approval is given, and what happens when nobody does. ``expires_ms`` is absolute: of a timer
+    it is when it fires. ``name`` is that of the event that is waited for."""
 
     type: AskType
     call_id: str
@@ -207,6 +216,7 @@ class NewAsk:
     terms: ApprovalTerms = field(default_factory=ApprovalTerms)
     questions: list[dict[str, Json]] | None = None
     client_seconds: float | None = None  # an approved call goes to the client, which has so long
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +229,9 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class AskRow:
-    """An approval, a question, a client tool's call or an unknown outcome: open until decided, answered,
-    expired or cancelled. Ids are ``apv_`` (approvals and unknown outcomes), ``qst_``, ``ctc_`` + ULID.
+    """An approval, a question, a client tool's call, an unknown outcome, a timer or a wait for an event: open until
+    decided, answered, expired (of a timer: it has fired) or cancelled. Ids are ``apv_`` (approvals and unknown
+    outcomes), ``qst_``, ``ctc_``, ``tmr_``, ``evt_`` + ULID. A timer that was fired by hand is answered.
     ``arguments`` are the call's, edited ones included. ``votes`` are those for these arguments. ``decision`` is
     the one that decided, ``scope`` the narrowest of those who made it. Once approved, the call goes to the
     client for ``client_seconds``, if there are any."""
@@ -252,6 +263,7 @@ class AskRow:
     asked_ms: int
     expires_ms: int
     ended_ms: int | None
+    name: str | None = None  # of the event that is waited for
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +310,31 @@ class InboxRow:
     content: list[Block]
     delivery: Delivery
     status: Literal["accepted", "applied", "returned"]
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewSignal:
+    """Something that has happened outside, for whoever waits for it. A ``dedupe_key`` is remembered for a day."""
+
+    id: str
+    name: str
+    payload: Json
+    urgency: Urgency = "normal"
+    dedupe_key: str | None = None
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SignalRow:
+    """What became of a signal to one run: ``delivered`` to the call ``call_id``, ``interrupting`` as a message,
+    ``buffered`` until somebody waits for it, or not taken."""
+
+    id: str
+    run_id: str
+    name: str
+    disposition: Disposition
+    call_id: str | None
     at_ms: int
 
 

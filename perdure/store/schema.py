@@ -106,6 +106,7 @@ runs = Table(
     Column("last_order", Integer, nullable=False),
     Column("open_asks", Integer, nullable=False),  # how many: nobody looks for them where there are none
     Column("waiting_messages", Integer, nullable=False),  # how many wait in the inbox
+    Column("buffered_signals", Integer, nullable=False),  # how many wait for somebody to wait for them
     Column("exact_tokens", BigInteger),  # the transcript up to ...
     Column("exact_number", Integer, nullable=False),  # ... this message, as the vendor counted it
     Column("recovering", Integer, nullable=False),  # how many of its calls are being recovered
@@ -113,6 +114,7 @@ runs = Table(
     Column("last_progress_ms", BigInteger, nullable=False),
     Column("deadline_ms", BigInteger, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
+    Column("start_ms", BigInteger),  # when it shall start, if not at once
     Column("started_ms", BigInteger),
     Column("completed_ms", BigInteger),
     Column("parent_run_id", Text),
@@ -123,6 +125,7 @@ runs = Table(
     Column("forked_seq", Integer),  # ... and its event
     Column("pruned", SmallInteger, nullable=False, default=0),  # 1: its deltas are gone, 2: its events
     Column("pruned_seq", Integer, nullable=False, default=0),  # events up to here are no longer kept
+    Column("schedule_id", Text),
     Column("labels", Text),
     Column("metadata", Text),
     Column("traceparent", Text),
@@ -131,6 +134,10 @@ Index("ix_runs_project_id", runs.c.project_id, runs.c.no)
 Index("ix_runs_session_no", runs.c.session_no)
 Index("ix_runs_root_run_id", runs.c.root_run_id)
 Index("ix_runs_pruned", runs.c.pruned, runs.c.completed_ms)
+Index(
+    "ix_runs_schedule_id", runs.c.schedule_id, runs.c.no,
+    sqlite_where=text("schedule_id IS NOT NULL"), postgresql_where=text("schedule_id IS NOT NULL"),
+)  # fmt: skip
 Index(
     "ix_runs_unstarted",
     runs.c.created_ms,
@@ -261,6 +268,7 @@ asks = Table(
     Column("status", Text, nullable=False),
     Column("call_id", Text, nullable=False),
     Column("tool", Text, nullable=False),
+    Column("name", Text),  # of the event that is waited for
     Column("args_sha256", Text, nullable=False),
     Column("rule", Text, nullable=False),
     Column("reason", Text, nullable=False),
@@ -283,6 +291,25 @@ asks = Table(
 Index("ix_asks_project_id", asks.c.project_id, asks.c.status, asks.c.no)
 Index("ix_asks_call", asks.c.run_no, asks.c.call_id)
 Index("ix_asks_standing", asks.c.session_no, asks.c.args_sha256)
+Index(
+    "ix_asks_event", asks.c.project_id, asks.c.name,
+    sqlite_where=text("name IS NOT NULL"), postgresql_where=text("name IS NOT NULL"),
+)  # fmt: skip
+
+signals = Table(
+    "signals",
+    metadata,
+    Column("no", Number, primary_key=True),
+    Column("run_no", BigInteger, ForeignKey("runs.no"), nullable=False),
+    Column("id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("urgency", Text, nullable=False),
+    Column("payload", Text),
+    Column("dedupe_key", Text),
+    Column("buffered", Boolean, nullable=False),  # else it is only kept for its dedupe key
+    Column("at_ms", BigInteger, nullable=False),
+)
+Index("ix_signals_run_no", signals.c.run_no, signals.c.no)
 
 ledger = Table(
     "ledger",
@@ -316,6 +343,57 @@ Index(
     "ix_ledger_used", ledger.c.at_ms,
     sqlite_where=text("unpriced IS NOT NULL"), postgresql_where=text("unpriced IS NOT NULL"),
 )  # fmt: skip
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("no", Number, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("project_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("timing_version", Integer, nullable=False),
+    Column("applied_version", Integer, nullable=False),
+    Column("definition", Text, nullable=False),
+    Column("paused", Boolean, nullable=False),
+    Column("paused_reason", Text, nullable=False),
+    Column("session_id", Text),
+    Column("owner", Text),
+    Column("made_by_run_id", Text),
+    Column("requested_by", Text, nullable=False),
+    Column("settled_ms", BigInteger, nullable=False),  # every firing planned up to here is in the book
+    Column("settle_at_ms", BigInteger, nullable=False),  # when to look for firings that did not take place
+    Column("triggered_ms", BigInteger, nullable=False),  # the newest planned time of a trigger: each has its own
+    Column("created_ms", BigInteger, nullable=False),
+    Column("updated_ms", BigInteger, nullable=False),
+    Column("deleted_ms", BigInteger),
+)
+Index(
+    "uq_schedules_name", schedules.c.project_id, schedules.c.name, unique=True,
+    sqlite_where=text("deleted_ms IS NULL"), postgresql_where=text("deleted_ms IS NULL"),
+)  # fmt: skip
+Index(
+    "ix_schedules_unapplied", schedules.c.updated_ms,
+    sqlite_where=text("applied_version < version"), postgresql_where=text("applied_version < version"),
+)  # fmt: skip
+
+invocations = Table(
+    "invocations",
+    metadata,
+    Column("no", Number, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("project_id", Text, nullable=False),
+    Column("schedule_no", BigInteger, ForeignKey("schedules.no"), nullable=False),
+    Column("key", Text, nullable=False),
+    Column("planned_ms", BigInteger, nullable=False),
+    Column("actual_ms", BigInteger),
+    Column("cause", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("run_id", Text),
+    UniqueConstraint("schedule_no", "key"),
+)
+Index("ix_invocations_planned", invocations.c.schedule_no, invocations.c.planned_ms)
 
 agents = Table(
     "agents",

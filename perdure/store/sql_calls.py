@@ -28,6 +28,7 @@ from perdure.store.rows import Begun, CallRow, ModelCommit, RulingShown, ToolCom
 from perdure.store.run_transaction import RunTransaction
 from perdure.store.sql_inbox import apply_messages, waiting_among
 from perdure.store.sql_orders import add_order
+from perdure.store.sql_signals import hear_buffered
 
 
 def begin_model(
@@ -170,6 +171,8 @@ def commit_model(connection: Connection, run_id: str, key: str, attempt: int, co
     call.recovered(attempt)
     call.save()
     run.save()
+    if run.row["buffered_signals"] and any(new.type == "event" for new in commit.asks):
+        hear_buffered(connection, run_id, [new.call_id for new in commit.asks if new.type == "event"])
     return call.shown()
 
 
@@ -297,7 +300,8 @@ def commit_tool(
     if call.ended or (attempt is not None and call.row["open_attempt"] != attempt):
         run.save()
         return call.shown()
-    if any(row.type == "unknown_outcome" for row in cancel_asks(run, call_id)):
+    why = "message" if commit.code == "woken" else "cancelled"
+    if any(row.type == "unknown_outcome" for row in cancel_asks(run, call_id, timers=why)):
         add_order(run, Order(0, "answer", call_id=call.key))  # nobody waits for this attempt any more, but for people
     shown = answer_call(run, call, commit)
     run.save()

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from perdure.core.happenings import AskSettled, Order
 from perdure.core.state import Json, OutboxEvent
-from perdure.store import sql_ask_lists, sql_asks, sql_inbox, sql_money, sql_orders, sql_recovery
+from perdure.store import (
+    sql_ask_lists,
+    sql_asks,
+    sql_inbox,
+    sql_money,
+    sql_orders,
+    sql_recovery,
+    sql_signals,
+    sql_timers,
+)
 from perdure.store.access import Access
 from perdure.store.journal import Follower
 from perdure.store.rows import (
@@ -20,7 +29,9 @@ from perdure.store.rows import (
     InboxRow,
     LedgerRow,
     NewMessage,
+    NewSignal,
     Page,
+    SignalRow,
     ToolCommit,
     ToolResult,
     UsageGroup,
@@ -120,6 +131,27 @@ class OutsideMethods(Access):
 
     async def resolve_call(self, run_id: str, call_id: str, commit: ToolCommit, by: str) -> CallRow:
         return await self._write(run_id, lambda c: sql_recovery.resolve_call(c, run_id, call_id, commit, by))
+
+    # Time and signals --------------------------------------------------------------------------------
+
+    async def end_timer(self, run_id: str, timer_id: str, by: str, *, fires: bool) -> AskRow:
+        return await self._write(run_id, lambda c: sql_timers.end_timer(c, run_id, timer_id, by, fires))
+
+    async def pause_tool(
+        self, run_id: str, call_id: str, attempt: int, *, next_ms: int, ends_ms: int, message: str = ""
+    ) -> None:
+        await self._write(
+            run_id, lambda c: sql_timers.pause_tool(c, run_id, call_id, attempt, next_ms, ends_ms, message)
+        )
+
+    async def send_signal(self, run_id: str, signal: NewSignal, *, only_waiting: bool = False) -> SignalRow:
+        interrupts = [run_id + INTERRUPTS] if signal.urgency in ("critical", "high") else []
+        return await self._write(
+            run_id, lambda c: sql_signals.send_signal(c, run_id, signal, only_waiting), *interrupts
+        )
+
+    async def runs_waiting_for(self, project_id: str, name: str, *, labels: Mapping[str, str], limit: int) -> list[str]:
+        return await self._database.read(lambda c: sql_signals.runs_waiting_for(c, project_id, name, labels, limit))
 
     # Money -----------------------------------------------------------------------------------------
 

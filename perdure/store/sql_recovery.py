@@ -32,6 +32,7 @@ from perdure.store.rows import AskRow, CallRow, NewAsk, ToolCommit
 from perdure.store.run_transaction import RunTransaction
 from perdure.store.sql_asks import give_up_attempt
 from perdure.store.sql_orders import add_order
+from perdure.store.sql_timers import fire
 from perdure.store.trouble import AskResolved, NotFound
 
 _TOO_LATE = "Nobody decided about this call in time. It was not run."
@@ -67,6 +68,13 @@ def _settled(run: RunTransaction, row: AskRow, call: Call, key: str) -> AskSettl
             return _settle_client_tool(run, row, call, key)
         case "question":
             return _settle_question(run, row, call, key)
+        case "timer":
+            fire(run, close_ask(run, row, "expired"), call, None)
+            return AskSettled(key, call.key, "answered")
+        case "event":
+            close_ask(run, row, "expired")
+            answer_call(run, call, ToolCommit("completed", dump({"received": False, "timed_out": True})))
+            return AskSettled(key, call.key, "answered")
         case "approval" | "unknown_outcome":
             return _settle_approval(run, row, call, key)
 

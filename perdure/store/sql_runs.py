@@ -23,6 +23,7 @@ from perdure.store.schema import events, messages, run_labels, runs, sessions
 from perdure.store.sql_forks import Place, answer_what_was_cut_off, place_for
 from perdure.store.sql_inbox import return_messages
 from perdure.store.sql_orders import add_order, forget_orders
+from perdure.store.sql_signals import return_signals
 from perdure.store.trouble import NotFound, RunOver
 
 _input, _output = messages.alias("input"), messages.alias("output")
@@ -45,7 +46,8 @@ _SHOW = (
 )
 _SHOW_ONE = _SHOW.where(runs.c.id == bindparam("run_id"))
 _UNSTARTED = (
-    _SHOW.where(~runs.c.workflow_started, runs.c.status == "queued", runs.c.created_ms <= bindparam("before_ms"))
+    _SHOW.where(~runs.c.workflow_started, runs.c.status.in_(("queued", "scheduled")))
+    .where(runs.c.created_ms <= bindparam("before_ms"))
     .order_by(runs.c.created_ms)
     .limit(bindparam("most"))
 )
@@ -89,13 +91,15 @@ def create_run(connection: Connection, new: NewRun) -> RunRow:
     _label(connection, no, new.labels)
     run = RunTransaction(connection, run_id)
     shown = new.input or get_run(connection, run_id, None).input
-    run.append(say.created(shown, new.definition["name"], new.definition["model"], new.goes_on_from))
+    name, model = new.definition["name"], new.definition["model"]
+    run.append(say.created(shown, name, model, new.goes_on_from, new.schedule_id, new.start_ms))
     if place.fresh_fork:
         answer_what_was_cut_off(run, place.session_id, place.last_number)
     if new.input:
         number = run.add_message("user", new.input)
         connection.execute(_INPUT, {"run": no, "number": number})
-    run.append(say.queued())
+    if new.start_ms is None:  # a run that starts later is queued then
+        run.append(say.queued())
     if new.budget:
         write_limits(run, new.budget)
     run.save()
@@ -107,7 +111,8 @@ def _new_row(new: NewRun, run_id: str, place: Place, at_ms: int) -> dict[str, An
         "last_seq", "last_call", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens",
         "reasoning_tokens", "cost_micros", "unpriced_calls", "turns", "recovering", "depth", "spent_micros",
         "spent_tokens", "spent_output_tokens", "reserved_micros", "reserved_tokens", "reserved_output_tokens",
-        "last_entry", "last_order", "open_asks", "waiting_messages", "exact_number", "pruned", "pruned_seq",
+        "last_entry", "last_order", "open_asks", "waiting_messages", "buffered_signals", "exact_number", "pruned",
+        "pruned_seq",
     )  # fmt: skip
     return dict.fromkeys(zeros, 0) | {
         "id": run_id,
@@ -121,7 +126,8 @@ def _new_row(new: NewRun, run_id: str, place: Place, at_ms: int) -> dict[str, An
         "limits": dump(new.limits),
         "budget": budget_text(new.budget) if new.budget else None,
         "overrun": False,
-        "status": "queued",
+        "status": "queued" if new.start_ms is None else "scheduled",
+        "start_ms": new.start_ms,
         "input_number": place.last_number + 1,
         "last_number": place.last_number,
         "workflow_started": False,
@@ -129,6 +135,7 @@ def _new_row(new: NewRun, run_id: str, place: Place, at_ms: int) -> dict[str, An
         "deadline_ms": new.deadline_ms,
         "created_ms": at_ms,
         "root_run_id": run_id,
+        "schedule_id": new.schedule_id,
         "labels": dump_map(new.labels),
         "metadata": dump_map(new.metadata),
         "traceparent": plain(new.traceparent) if new.traceparent is not None else None,
@@ -153,13 +160,13 @@ def get_run(connection: Connection, run_id: str, project_id: str | None) -> RunR
 def list_runs(
     connection: Connection, project_id: str, *, limit: int, cursor: str | None, descending: bool,
     statuses: Sequence[str], session_id: str | None, agent_id: str | None, parent_run_id: str | None,
-    root_run_id: str | None, labels: Mapping[str, str] | None, created_from_ms: int | None,
+    root_run_id: str | None, schedule_id: str | None, labels: Mapping[str, str] | None, created_from_ms: int | None,
     created_before_ms: int | None,
 ) -> Page[RunRow]:  # fmt: skip
     query = _SHOW.where(runs.c.project_id == project_id)
     for column, value in (
         (sessions.c.id, session_id), (runs.c.agent_id, agent_id), (runs.c.parent_run_id, parent_run_id),
-        (runs.c.root_run_id, root_run_id),
+        (runs.c.root_run_id, root_run_id), (runs.c.schedule_id, schedule_id),
     ):  # fmt: skip
         if value is not None:
             query = query.where(column == plain(value))
@@ -282,6 +289,7 @@ def _finish(run: RunTransaction, key: str, outcome: Outcome, words: str = "The r
     """The end, and everything that nobody will end any more."""
     close_all(run, words)
     return_messages(run, "run_ended")
+    return_signals(run)
     run.append(say.ended(key, outcome, run.usage))
     forget_orders(run)
     reason = _reached_limit(run) if outcome.stop_reason == "budget_reached" else None
@@ -323,6 +331,7 @@ def run_of(row: RowMapping) -> RunRow:
         workflow_started=bool(row["workflow_started"]),
         deadline_ms=row["deadline_ms"],
         created_ms=row["created_ms"],
+        start_ms=row["start_ms"],
         started_ms=row["started_ms"],
         completed_ms=row["completed_ms"],
         parent_run_id=row["parent_run_id"],
@@ -331,6 +340,7 @@ def run_of(row: RowMapping) -> RunRow:
         retry_of=row["retry_of"],
         forked_from=(row["forked_from"], row["forked_seq"]) if row["forked_from"] is not None else None,
         pruned_seq=row["pruned_seq"],
+        schedule_id=row["schedule_id"],
         labels=load_map(row["labels"]),
         metadata=load_map(row["metadata"]),
     )

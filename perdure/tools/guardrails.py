@@ -79,6 +79,7 @@ _DESTRUCTIVE: tuple[tuple[str, str], ...] = (
         "empties a database",
         r"(?i)\bdropdb\s+(?:-\S+\s+)*\w|\bredis-cli\b[^\n;&|]*\bflush(?:all|db)\b|\.dropDatabase\s*\(",
     ),
+    ("empties a database", _COMMAND + r"(?i:flush(?:all|db)(?:\s+a?sync)?)\s*(?:$|[;&|)}`\"'])"),
     (
         "rewrites or removes a main branch for everybody",
         r"\bgit\s(?:[^;&|\n]*\s)?push\s(?:[^;&|\n]*\s)?(?:--force|--delete|--mirror|-[a-zA-Z]*[fd][a-zA-Z]*)\s(?:[^;&|\n]*[\s:/])?"

@@ -14,11 +14,16 @@ from perdure.tools.builtin.calculator import calculator_tools
 from perdure.tools.builtin.clock import clock_tools
 from perdure.tools.builtin.files import file_tools
 from perdure.tools.builtin.http import http_tools
+from perdure.tools.builtin.polling import Poll, polling_tools
 from perdure.tools.builtin.results import result_tools
+from perdure.tools.builtin.schedules import schedule_tools
+from perdure.tools.builtin.waiting import Sleep, WaitForEvent, waiting_tools
 from perdure.tools.function_tool import AnyTool, FunctionTool
 from perdure.tools.limits import ToolLimits
 from perdure.tools.port import Tool
 from perdure.tools.threads import ToolThreads
+
+RunsAsTool = AnyTool | AskUser | Sleep | WaitForEvent | Poll
 
 
 class ToolModuleError(Exception):
@@ -32,9 +37,9 @@ class UnknownTool(LookupError):
 class ToolRegistry:
     """A ``ToolBox``. Its synchronous tools share ``threads``."""
 
-    def __init__(self, tools: Iterable[AnyTool | AskUser], threads: ToolThreads) -> None:
+    def __init__(self, tools: Iterable[RunsAsTool], threads: ToolThreads) -> None:
         self.threads = threads
-        self._tools: dict[str, AnyTool | AskUser] = {}
+        self._tools: dict[str, RunsAsTool] = {}
         for tool in tools:
             name = tool.description["name"]
             other = self._tools.get(name)
@@ -85,13 +90,16 @@ def build_toolbox(
             *http_tools(limits, threads),
             *result_tools(limits),
             *question_tools(),
+            *schedule_tools(),
+            *waiting_tools(),
+            *polling_tools(),
             *load_modules(modules),
         ],
         threads,
     )
 
 
-def _same(one: AnyTool | AskUser, other: AnyTool | AskUser) -> bool:
+def _same(one: RunsAsTool, other: RunsAsTool) -> bool:
     if isinstance(one, FunctionTool) and isinstance(other, FunctionTool):
         return one.function is other.function
     return one is other

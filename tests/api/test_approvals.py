@@ -75,7 +75,7 @@ async def test_the_same_decision_again_acts_once_and_another_is_told_it_is_late(
         reply = await decide(service, approval, by=by, decision=decision)
         assert (reply.status_code, reply.json()["code"]) == (409, "approval_already_resolved")
         assert reply.headers["x-should-retry"] == "false"
-    assert "bob" in reply.json()["detail"]
+    assert reply.json()["detail"] == f"{approval['id']} is approved already, by bob."
     assert len(await service.events(run_id, "approval.decided")) == 1
     assert await service.told(run_id) == ["approve"]
 
@@ -188,6 +188,7 @@ async def test_four_eyes_are_not_two(service: Service) -> None:
     _, approval = await asked(service, asking({"approval": {"four_eyes": True}}), by="ann")
     mine = await decide(service, approval, by="ann", decision="approve")
     assert (mine.status_code, mine.json()["code"]) == (403, "insufficient_scope")
+    assert mine.json()["detail"].startswith("ann asked for this run"), "a name is written as it is"
     assert (await decide(service, approval, by="bob", decision="approve")).status_code == 200
 
 

@@ -69,9 +69,20 @@ async def test_the_budget_of_a_run_is_its_own_word_over_the_agents_over_the_serv
         assert (await service.post("/v1/runs", free)).status_code == 201
 
 
-async def test_a_run_nobody_limits_has_no_budget(service: Service) -> None:
-    assert (await service.new_run())["budget"] is None
-    assert (await service.new_run(budget={}))["budget"] is None
+async def test_a_run_nobody_limits_shows_what_it_spends_all_the_same(service: Service) -> None:
+    run = await service.new_run()
+    nothing = {"cost_usd": "0.00", "tokens": 0, "output_tokens": 0}
+    no_limit = {"max_cost_usd": None, "max_tokens": None, "max_output_tokens": None}
+    assert run["budget"] == {
+        "limit": no_limit, "spent": nothing, "reserved": nothing, "left": no_limit, "on_limit": None, "overrun": False,
+    }  # fmt: skip
+    await service.begun(run["id"])
+    await service.answered(run["id"])
+    shown = (await service.get(f"/v1/runs/{run['id']}")).json()
+    assert (shown["usage"]["input_tokens"] + shown["usage"]["output_tokens"], shown["budget"]["spent"]["tokens"]) == (
+        15, 2_015,
+    ), "usage is what was reported, spent also what was assumed of the lost attempt"  # fmt: skip
+    assert (await service.new_run(budget={}))["budget"]["on_limit"] is None
     assert (await service.new_run(budget={"on_limit": "stop"}))["budget"]["on_limit"] == "stop"
 
 
@@ -106,12 +117,12 @@ async def test_a_budget_is_raised_and_lowered_member_by_member_and_null_takes_a_
     assert [entry["limits"]["max_cost_usd"] for entry in entries if entry["kind"] == "limit"][-2:] == ["5.00", "5.00"]
 
 
-async def test_a_budget_may_be_lowered_below_what_is_spent_and_says_so(service: Service) -> None:
+async def test_a_budget_that_is_lowered_below_what_is_spent_is_no_overrun_of_a_vendor(service: Service) -> None:
     run = await service.new_run(budget=BUDGET)
     await service.answered(run["id"])
     reply = await patch(service, run["id"], {"budget": {"max_tokens": 10, "max_output_tokens": 1}})
     budget = reply.json()["budget"]
-    assert (reply.status_code, budget["overrun"]) == (200, True)
+    assert (reply.status_code, budget["overrun"]) == (200, False)
     assert (budget["spent"]["tokens"], budget["left"]["max_tokens"], budget["left"]["max_output_tokens"]) == (15, 0, 0)
 
 
@@ -120,6 +131,24 @@ async def test_a_run_without_a_budget_can_be_given_one(service: Service) -> None
     await service.answered(run["id"])
     budget = (await patch(service, run["id"], {"budget": {"max_tokens": 5_000}})).json()["budget"]
     assert (budget["limit"]["max_tokens"], budget["spent"]["tokens"], budget["on_limit"]) == (5_000, 15, "wrap_up")
+
+
+@pytest.mark.parametrize(
+    ("limit", "member"), [("max_cost_usd", "budget.max_cost_usd"), ("max_turns", "limits.max_turns")]
+)
+async def test_a_run_that_its_budget_holds_is_not_resumed_but_given_more(
+    service: Service, limit: str, member: str
+) -> None:
+    run = await service.new_run(budget={**BUDGET, "on_limit": "pause"})
+    await service.status(run["id"], "paused", reason=f"budget_reached: {limit}")
+    reply = await service.post(f"/v1/runs/{run['id']}/resume", {})
+    assert (reply.status_code, reply.json()["code"]) == (409, "invalid_transition")
+    assert member in reply.json()["detail"]
+    assert f"PATCH /v1/runs/{run['id']}" in reply.json()["detail"]
+    assert service.runs.heard == []
+    await service.status(run["id"], "paused", reason="lunch")
+    assert (await service.post(f"/v1/runs/{run['id']}/resume", {})).status_code == 202
+    assert await service.told(run["id"]) == ["resume"]
 
 
 async def test_limits_and_the_deadline_change_while_the_run_lives(service: Service) -> None:
@@ -208,6 +237,8 @@ async def test_a_vendor_that_uses_more_than_it_was_allowed_is_recorded_and_flagg
     last = (await service.get(f"/v1/runs/{run['id']}/ledger")).json()["data"][-1]
     assert (last["kind"], last["overrun"], last["amount"]["tokens"]) == ("settled", True, 7_000)
     assert (await service.get(f"/v1/runs/{run['id']}")).json()["budget"]["overrun"] is True
+    raised = (await patch(service, run["id"], {"budget": {"max_tokens": 50_000}})).json()["budget"]
+    assert raised["overrun"] is True, "more money does not undo what a vendor did"
     [event] = await service.events(run["id"], "budget.overrun")
     assert event["data"]["key"] == "model-1"
 

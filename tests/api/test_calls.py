@@ -205,6 +205,8 @@ async def test_a_stuck_call_is_run_again_by_order(service: Service) -> None:
     run_id, call_id = await stuck(service)
     reply = await recover(service, run_id, call_id, "retry", {"reason": "the bank was away"})
     assert (reply.status_code, reply.json()["key"], reply.json()["status"]) == (202, call_id, "started")
+    steps = (await service.get(f"/v1/runs/{run_id}/steps")).json()["data"]
+    assert [step["call_id"] for step in steps] == [None, call_id], "model calls are not retried by hand"
     assert await service.told(run_id) == ["retry_call"]
     [event] = await service.events(run_id, "tool.retrying")
     assert "bob" in event["data"]["message"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,6 +95,43 @@ async def test_validating_an_agent_tells_all_that_storing_it_would_and_stores_no
         assert (await service.post("/v1/agents:validate", body)).status_code == 422
 
 
+ASKS = {"tool": "charge", "action": "ask"}
+SHAPES = {
+    "extra_forbidden": {"colour": "red"},
+    "missing": {"rules": [{"tool": "charge"}]},
+    "literal_error": {"rules": [{"tool": "charge", "action": "maybe"}]},
+    "string_type": {"rules": [{**ASKS, "tool": 5}]},
+    "int_type": {"rules": [{**ASKS, "approval": {"quorum": 1.5}}]},
+    "float_type": {"rules": [{**ASKS, "approval": {"expires_seconds": "5"}}]},
+    "bool_type": {"rules": [{**ASKS, "approval": {"four_eyes": 1}}]},
+    "list_type": {"rules": 5},
+    "dict_type": {"rules": [{**ASKS, "when": 5}]},
+    "model_attributes_type": {"rules": [5]},
+    "greater_than_equal": {"rules": [{**ASKS, "approval": {"quorum": 0}}]},
+    "less_than_equal": {"rules": [{**ASKS, "approval": {"quorum": 11}}]},
+    "string_too_short": {"rules": [{**ASKS, "tool": ""}]},
+    "string_too_long": {"rules": [{**ASKS, "tool": "x" * 129}]},
+    "too_long": {"rules": [ASKS] * 101},
+}
+
+
+async def test_the_codes_of_the_page_are_those_that_a_wrong_shape_is_refused_with(service: Service) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "policy.md").read_text()
+    shapes = page.split("Codes of the shape:", 1)[1].split("NaN and infinities", 1)[0]
+    assert set(re.findall(r"`(\w+)`", shapes)) - {"string_pattern_mismatch"} == SHAPES.keys()
+    for code, policy in SHAPES.items():
+        wrong = {**policy, "guardrails": ["no-such"]}  # what it means is not looked at yet
+        found = (await service.post("/v1/agents:validate", {"name": "x", **SHOP, "policy": wrong})).json()
+        assert (found["valid"], [error["code"] for error in found["errors"]]) == (False, [code])
+        refused = await service.post("/v1/agents", {"name": "x", **SHOP, "policy": wrong})
+        assert (refused.status_code, [error["code"] for error in refused.json()["errors"]]) == (422, [code])
+    named = await service.post("/v1/agents", {"name": "a b", **SHOP})
+    assert [error["code"] for error in named.json()["errors"]] == ["string_pattern_mismatch"]
+    nan = b'{"name": "x", "model": "openai/priced", "policy": {"repeat_failures_max": NaN}}'
+    reply = await service.http.post("/v1/agents", content=nan, headers={"content-type": "application/json"})
+    assert (reply.status_code, reply.json()["code"]) == (400, "invalid_json")
+
+
 CHARGES = {
     "rules": [
         {"tool": "charge", "action": "deny", "when": {"properties": {"amount": {"minimum": 100}}}, "reason": "big"},
@@ -128,7 +167,9 @@ async def test_a_dry_run_tells_the_verdict_and_the_rule_that_gives_it(
 
 async def test_a_dry_run_says_why_arguments_do_not_fit(service: Service) -> None:
     body = {"agent_inline": SHOP, "tool": "charge", "arguments": {"amount": "much"}}
-    assert "amount" in (await service.post("/v1/policy:check", body)).json()["problem"]
+    found = (await service.post("/v1/policy:check", body)).json()
+    assert (found["verdict"], found["rule"]) == ("deny", "invalid_arguments"), "a run would not ask anybody either"
+    assert "amount" in found["problem"]
 
 
 @pytest.mark.parametrize(

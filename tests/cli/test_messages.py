@@ -44,7 +44,20 @@ def test_help_is_instant_and_names_every_command(tmp_path: Path) -> None:
         "approve",
         "deny",
     ]
-    for command in [*commands, "respond", "answer", "say", "pause", "resume", "budget", "usage", "policy"]:
+    for command in [
+        *commands,
+        "respond",
+        "answer",
+        "say",
+        "pause",
+        "resume",
+        "budget",
+        "usage",
+        "policy",
+        "signal",
+        "timers",
+        "fire",
+    ]:
         assert f" {command} " in shown.stdout
 
 
@@ -59,6 +72,7 @@ def test_the_supervisor_loads_neither_temporal_nor_a_vendors_sdk(tmp_path: Path)
     "command",
     [
         *(["run", "Hello"], ["ls"], ["watch"], ["show"], ["cancel", "last"], ["approvals"], ["approve", "last"]),
+        *(["signal", "last", "x"], ["timers", "last"], ["fire", "last"]),
         *(["deny", "last"], ["respond", "last", "x"], ["answer", "last"], ["say", "last", "x"], ["pause", "last"]),
         *(["resume", "last"], ["budget"], ["usage"], ["policy", "check", "clerk", "calculator"]),
     ],

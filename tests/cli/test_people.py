@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from perdure.cli.asked import answer_command, circumstances, commands, subject
+from perdure.cli.asked import answer_command, circumstances, commands, recovery_commands, subject
 from perdure.cli.asks import answers_from, arguments_from, value_from
-from perdure.cli.client import Api, Where, find_actor
-from perdure.cli.money import budget_from, budget_lines
+from perdure.cli.client import Api, Refused, Where, find_actor
+from perdure.cli.money import budget_from, budget_lines, limits_line
 from perdure.cli.render import LineView, LiveView
 from perdure.cli.run import read_policy
-from perdure.cli.terminal import answer_from
+from perdure.cli.show import stands
+from perdure.cli.terminal import answer_from, refused_answers
 from perdure.cli.text import clean, shown_json
 from perdure.cli.trouble import Failed
 
@@ -79,8 +80,16 @@ def test_an_approval_is_shown_with_its_rule_and_the_exact_commands_that_resolve_
     assert shlex.split(lines[2])[1:] == ["perdure", "deny", APPROVAL, "--message", "WHY", "--home", "my home"]
 
 
+def test_an_approval_without_a_reason_names_its_rule_once() -> None:
+    [line, *_] = shown([requested(reason="")])
+    assert line.endswith("needs an approval (asked by rules[0])")
+    assert circumstances(approval(reason="")).count("rule") == 1
+    assert circumstances(approval(reason="", rule="default")).endswith("rule default")
+
+
 def test_who_is_asked_in_the_terminal_is_not_told_the_commands_too() -> None:
-    assert len(shown([requested()], live=True, asks_here=True)) == 1
+    lines = shown([requested()], live=True, asks_here=True)
+    assert lines == ['? send_letter {"to":"Ada"} needs an approval'], "and the rule stands in the question itself"
     asked = event("question.asked", "call_2", question_id=QUESTION, questions=[COLOUR], expires_at_ms=1)
     assert shown([asked], live=True, asks_here=True) == []
 
@@ -273,9 +282,53 @@ def test_a_budget_is_shown_with_what_is_left() -> None:
         "overrun": True,
     }
     lines = budget_lines(budget)
+    assert lines[0].endswith("on limit: wrap_up")
+    assert "on limit" not in budget_lines({**budget, "on_limit": None})[0], "of a run without a budget"
     assert re.split(r"  +", lines[1]) == ["cost USD", "2.5", "0.25", "0.5", "1.75"]
     assert re.split(r"  +", lines[2]) == ["tokens", "none", "4,000", "9,000", "none"]
     assert "used more than a call was allowed" in lines[4]
+
+
+def test_the_ledger_says_which_limits_hold_from_a_line_on() -> None:
+    none = {"max_cost_usd": None, "max_tokens": None, "max_output_tokens": None}
+    assert limits_line({**none, "max_cost_usd": "2.50", "max_tokens": 9_000, "on_limit": "stop"}) == (
+        "USD 2.50, tokens 9,000; stop"
+    )
+    assert limits_line({**none, "on_limit": "pause"}) == "no limit; pause"
+
+
+def test_a_refusal_says_each_thing_once() -> None:
+    def refused(detail: str, *errors: tuple[str, str]) -> str:
+        listed = [{"pointer": pointer, "code": "x", "message": message} for pointer, message in errors]
+        return str(Refused(422, {"detail": detail, "code": "validation_failed", "errors": listed}))
+
+    assert refused("give text", ("/answers/a", "give text")) == "/answers/a: give text (validation_failed)"
+    assert refused("/a: give text", ("/a", "give text")) == "/a: give text (validation_failed)"
+    assert refused("give text", ("/a", "give text"), ("/b", "give more")).splitlines() == [
+        "/a: give text (validation_failed)", "  /b: give more",
+    ]  # fmt: skip
+    assert refused("no such run") == "no such run (validation_failed)"
+
+
+def test_only_the_questions_whose_answers_are_refused_are_asked_again() -> None:
+    def problem(*pointers: str) -> Object:
+        return {"errors": [{"pointer": pointer, "message": "?"} for pointer in pointers]}
+
+    ids = ["colour", "sizes", "a/b"]
+    assert refused_answers(problem("/answers/sizes"), ids) == ["sizes"]
+    assert refused_answers(problem("/answers/sizes/0", "/answers/a~1b"), ids) == ["sizes", "a/b"]
+    assert refused_answers(problem("/answers"), ids) == ids
+    assert refused_answers({}, ids) == ids
+
+
+def test_a_call_in_flight_has_commands_that_recover_it() -> None:
+    lines = [shlex.split(line) for _, line in recovery_commands(RUN, "call_1", command)]
+    assert [line[1] for line in lines] == ["retry", "abort", "respond"]
+    assert lines[1][2:6] == [RUN, "call_1", "--reason", "WHY"]
+    step = {"kind": "tool", "status": "started", "ended_at": None}
+    assert stands(step)
+    assert not any(stands({**step, **other}) for other in ({"kind": "model"}, {"status": "requested"}))
+    assert not stands({**step, "status": "unknown", "ended_at": "2026-01-01T00:00:00Z"})
 
 
 def test_a_policy_is_read_from_json_and_from_toml(tmp_path: Path) -> None:

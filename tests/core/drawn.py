@@ -14,6 +14,11 @@ from tests.core.shell import NEVER_MS
 START_MS = 1_000
 ARGUMENTS = 4  # a call's arguments are one of so many numbers
 STRICTER: dict[PolicyAction, int] = {"allow": 0, "ask": 1, "deny": 2}
+TIME_TOOLS = (
+    ToolRule("sleep", "read", parallel=True, answered_by="time"),
+    ToolRule("wait_for_event", "read", parallel=True, answered_by="time"),
+    ToolRule("poll", "read", parallel=True),
+)
 ON_LIMITS: tuple[OnLimit, ...] = ("wrap_up", "pause", "stop")
 
 
@@ -77,7 +82,7 @@ class Temper:
         )
 
 
-def spec_drawn(chance: Random, *, budgeted: bool) -> RunSpec:
+def spec_drawn(chance: Random, *, budgeted: bool, timed: bool = False) -> RunSpec:
     rate_limits = tuple(
         RateLimit(chance.randint(1, 3), chance.choice((0.05, 0.3, 1.0))) for _ in range(chance.choice((0, 0, 1, 2)))
     )
@@ -88,6 +93,7 @@ def spec_drawn(chance: Random, *, budgeted: bool) -> RunSpec:
         ToolRule("pay", "once", parallel=True),
         ToolRule("ask_user", "once", parallel=True, answered_by="people"),
         ToolRule("browser", "once", parallel=True, answered_by="client"),
+        *(TIME_TOOLS if timed else ()),
     )
     tools = tuple(
         replace(
@@ -105,6 +111,7 @@ def spec_drawn(chance: Random, *, budgeted: bool) -> RunSpec:
         agent="tester",
         model="scripted/tour",
         deadline_ms=START_MS + chance.choice((NEVER_MS,) * 4 + (chance.randrange(1, 5_000),)),
+        start_ms=START_MS + chance.choice((0, 0, 300, 2_000)) if timed and chance.random() < 0.3 else 0,
         limits=limits_drawn(chance),
         tools=tools,
         rate_limits=rate_limits,

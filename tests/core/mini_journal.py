@@ -82,7 +82,7 @@ class Call:
 
 @dataclass
 class Asked:
-    """An approval, a question, a client tool's call, an unknown outcome."""
+    """An approval, a question, a client tool's call, an unknown outcome, a timer, a wait for an event."""
 
     type: WaitsFor
     call_id: str
@@ -313,6 +313,14 @@ class MiniJournal:
         self.write(f"tool-{call_id}-started-{call.attempts}", "tool.started")
         return "begun", call.attempts
 
+    def pause_tool(self, call_id: str, attempt: int) -> None:
+        """This try of a poll was in vain."""
+        self.carry(())
+        call = self.calls[call_id]
+        if call.open == attempt:
+            call.open = None
+            self.write(f"tool-{call_id}-paused-{attempt}", "tool.progress")
+
     def commit_tool(
         self, call_id: str, result: str, outbox: Iterable[OutboxEvent] = (), attempt: int | None = None
     ) -> str | None:
@@ -378,7 +386,7 @@ class MiniJournal:
         self.give("approve", call_id=ask.call_id, expires_ms=client.expires_ms)
 
     def answer(self, ask: Asked, now_ms: int, by: str) -> None:
-        self._open_to(ask, now_ms, ("question", "client_tool"))
+        self._open_to(ask, now_ms, ("question", "client_tool", "timer", "event"))
         ask.status = "answered"
         self._answered(self.calls[ask.call_id], "answered", by)
 

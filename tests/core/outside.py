@@ -30,6 +30,7 @@ from perdure.core.happenings import (
     ToolAnswered,
     ToolLost,
     ToolParked,
+    ToolPaused,
 )
 from perdure.core.numbers import Numbers
 from perdure.core.spec import RunSpec
@@ -39,7 +40,9 @@ from tests.core.money import ledger_promises
 
 PARALLEL_MAX = 10  # stated again on purpose: the promise, not the constant under test
 CUT_OFF = ("max_output_tokens", "refusal")
+OUTSIDE = ("approval", "client_tool", "question", "unknown_outcome")  # what somebody has to do something about
 STATUS_OF_EVENT = {
+    "run.queued": "running",
     "run.started": "running",
     "run.resumed": "running",
     "run.waiting": "waiting",
@@ -105,6 +108,9 @@ class Witness:
         self.reached = ""
         self.last_stop = ""
         self.shall_be_called_off: set[str] = set()
+        self.polls: dict[str, int] = {}  # calls that pause between two tries, and until when
+        self.tries: dict[str, set[str]] = {}  # keys under which tool calls were started
+        self.tries_given_up: set[str] = set()
         self.finish: Outcome | None = None
 
     # What the shell does ---------------------------------------------------------------------------
@@ -119,6 +125,8 @@ class Witness:
         if self.wrapped_up and not isinstance(action, Finish | Record):
             self._broken(f"after the last call comes nothing but the end, but {key} was started")
         if not isinstance(action, Finish | Record):
+            if now_ms < self.spec.start_ms:
+                self._broken(f"nothing begins before a run's start, but {key} was started at {now_ms}")
             last_words = isinstance(action, CallModel) and action.wrap_up and self.cancels == 1
             if self._stopped(now_ms) and not (last_words and not self._stopped_at_once(now_ms)):
                 self._broken(f"after a cancel, a failure or the deadline was seen no work is started, but {key} was")
@@ -133,6 +141,8 @@ class Witness:
                 self._answer_started(action)
             case SettleAsk(_, call_id):
                 newest = self.journal.newest_ask(call_id)
+                if newest is None:
+                    self._broken(f"only what was asked is settled, but {call_id} was")
                 if newest and newest.type == "approval" and now_ms < self.calls[call_id].escalated_until_ms:
                     self._broken(f"what was escalated has its time again, but {call_id} was settled at {now_ms}")
                 if self.calls[call_id].answered:
@@ -157,7 +167,8 @@ class Witness:
         actions = event.data["actions"]
         assert isinstance(actions, list)
         told = sorted(str(action["type"]) for action in actions if isinstance(action, dict))
-        if not told or ", ".join(sorted(set(told))) != event.data.get("reason"):
+        waits = str(event.data.get("reason")).split(", ")
+        if not told or sorted(set(told)) != [one for one in waits if one in OUTSIDE]:
             self._broken(f"requires_action says what for, but said {event.data}")
 
     def _not_too_many(self) -> None:
@@ -206,6 +217,11 @@ class Witness:
     def _tool_started(self, action: CallTool, now_ms: int) -> None:
         call = self.calls[action.call_id]
         call.starts += 1
+        self.tries.setdefault(action.call_id, set()).add(action.key)
+        if action.quiet != (action.call_id in self.polls):
+            self._broken(f"another try of a poll is quiet, and nothing else, but {action.call_id} was not so")
+        if now_ms < self.polls.get(action.call_id, 0):
+            self._broken(f"a poll pauses between two tries, but {action.call_id} tried again at {now_ms}")
         if call.starts > 1 + call.again:
             self._broken(f"a tool call is started once, but {action.call_id} was started again")
         if not call.may_run:
@@ -215,7 +231,7 @@ class Witness:
         if call.asks and not self._is_approved(action.call_id):
             self._broken(f"what must be asked runs after an approval of these arguments, but {action.call_id} did not")
         if call.answered_by != "worker":
-            self._broken(f"what people or the client answer is not run, but {action.call_id} was")
+            self._broken(f"what people, time or the client answer is not run, but {action.call_id} was")
         if self.steering:
             self._broken(
                 f"no call of a steered turn is started, but {action.call_id} was, with {self.steering} waiting"
@@ -252,6 +268,10 @@ class Witness:
         call.given_up = action.code
         if action.code == "skipped" and (not self.steering or call.starts):
             self._broken(f"only a call that has not begun is skipped, for a message, but {action.call_id} was")
+        if call.may_run and call.answered_by == "time" and action.code != "woken":
+            self._broken(f"a message wakes a sleeper, but {action.call_id} was answered with {action.code}")
+        if action.code == "woken" and call.tool not in ("sleep", "wait_for_event", "poll"):
+            self._broken(f"a message wakes who waits for the world, but {action.call_id} was woken")
         if call.may_run and not self.steering:
             self._broken(f"a call that may run is not refused, but {action.call_id} was: {action.code}")
         if not call.may_run and action.code == "skipped":
@@ -308,7 +328,8 @@ class Witness:
         """The shell has started and called off what it wanted."""
         known = {type_ for _, type_ in self.journal.events}
         known.update(event.type for key in self.flying for event in self.carries[key])
-        if "run.started" not in known or (self.cancels and "run.cancelling" not in known):
+        starts = now_ms >= self.spec.start_ms and not (self.spec.start_ms and self._stopped(now_ms))
+        if (starts and "run.started" not in known) or (self.cancels and "run.cancelling" not in known):
             self._broken(f"what is to be told is on its way at once, but told or on the way are {known}")
         if goes_on := self.shall_be_called_off & self.flying.keys() - self.called_off:
             self._broken(f"a call that a message interrupts or a person gives up is called off, but {goes_on} went on")
@@ -334,7 +355,13 @@ class Witness:
         free_ms = [
             at + self.spec.rate_limits[index].window_seconds * 1_000 for at, rates in self.started_at for index in rates
         ]
-        if self.told == "waiting" and until_ms > max(free_ms):
+        if not self.told and until_ms > self.spec.start_ms > 0:
+            self._broken(f"a run wakes when it has to start, but slept till {until_ms}")
+        if not any(isinstance(action, CallTool) for action in self.flying.values()) and not free_ms:
+            for call_id, next_ms in self.polls.items():
+                if not self.calls[call_id].answered and until_ms > next_ms:
+                    self._broken(f"a run wakes for the next try of a poll, but slept till {until_ms}: {call_id}")
+        if self.told_reason.startswith("rate_limit") and until_ms > max(free_ms):
             self._broken(f"a run wakes when a rate limit lets a call start, but slept till {until_ms}")
 
     def _stop_is_obeyed(self, now_ms: int) -> None:
@@ -346,7 +373,15 @@ class Witness:
                 self._broken(f"a stop calls off at once what is in flight, but {key} went on")
 
     def _status_is_true(self, now_ms: int, all_delivered: bool) -> None:
-        at_work = [key for key, action in self.flying.items() if not isinstance(action, Record)]
+        if now_ms < self.spec.start_ms:
+            return
+        at_work = [
+            key
+            for key, action in self.flying.items()
+            if not isinstance(action, Record) and not (isinstance(action, CallTool) and action.quiet)
+        ]
+        waits = {ask.type for ask in self.journal.open_asks() if ask.call_id in self.calls}
+        waits |= {"poll" for call_id in self.polls if not self.calls[call_id].answered}
         if self.cancels and not self.finish:
             truth, why = "cancelling", self.told_reason
         elif self.finish or self._stopped(now_ms) or self._is_final() or self.called_off:
@@ -359,9 +394,8 @@ class Witness:
             truth, why = "paused", "user" if self.paused else f"budget_reached: {self.reached or 'max_turns'}"
         elif self.wrapped_up or self._at_a_limit() or self._a_lost_attempt_was_given_up():
             return  # its end waits for a record; or the next attempt finds out
-        elif any(ask.call_id in self.calls for ask in self.journal.open_asks()):
-            truth = "requires_action"
-            why = ", ".join(sorted({ask.type for ask in self.journal.open_asks() if ask.call_id in self.calls}))
+        elif waits:
+            truth, why = "requires_action" if waits & set(OUTSIDE) else "waiting", ", ".join(sorted(waits))
         else:
             truth, why = "waiting", self.told_reason
             self._something_is_rate_limited(now_ms)
@@ -436,6 +470,10 @@ class Witness:
                 self._answered(call_id)
             case ToolParked(_, call_id):
                 self._again(call_id)
+            case ToolPaused(key, call_id, next_ms) if key not in self.tries_given_up:
+                self._again(call_id)
+                if call_id in self.calls:
+                    self.polls[call_id] = next_ms
             case ToolLost(key, call_id) if key.startswith("tool-"):
                 if call_id in self.calls:
                     self.calls[call_id].lost = True
@@ -475,6 +513,8 @@ class Witness:
                 self._answered(order.call_id)
             case "retry_call":
                 self._again(order.call_id)
+                self.polls.pop(order.call_id, None)
+                self.tries_given_up |= self.tries.get(order.call_id, set())
                 if order.call_id in self.calls:
                     self.calls[order.call_id].lost = False
                     self.shall_be_called_off |= {
@@ -536,7 +576,7 @@ class Witness:
         answered = any(
             o.verb == "answer" and o.call_id == call_id and o.number in self.heard for o in self.journal.orders
         )
-        asks = self.journal.calls[call_id].law == "ask" and rule.answered_by != "people"
+        asks = self.journal.calls[call_id].law == "ask" and rule.answered_by not in ("people", "time")
         return Seen(asked.tool, may_run, asks, over, rule.answered_by, answered=answered)
 
     def _took_along(self, key: str) -> None:
@@ -585,7 +625,13 @@ class Witness:
         if self.forced or self.finish is None:
             return
         types = [type_ for _, type_ in said]
-        if types[0] != "run.started" or types.count("run.cancelling") != (self.cancels > 0):
+        starts = [type_ for type_ in types if type_ in ("run.queued", "run.started")]
+        later = bool(self.spec.start_ms)
+        whole = (
+            starts == (["run.queued", "run.started"] if later else ["run.started"]) and types[: len(starts)] == starts
+        )
+        never = later and not starts and not self.models
+        if not (whole or never) or types.count("run.cancelling") != (self.cancels > 0):
             self._broken(f"the start and the cancel are told, once each, but told were {types}")
         if self.finish.status == "completed":
             self._at_a_whole_end()

@@ -99,7 +99,7 @@ class People:
 
     def _decide(self, ask: Asked) -> None:
         chance, now_ms, by = self.world.chance, self.world.now_ms, self.world.chance.choice(NAMES)
-        if ask.type in ("question", "client_tool"):
+        if ask.type in ("question", "client_tool", "timer", "event"):  # answered, fired by hand, or signalled
             self.journal.answer(ask, now_ms, by)
             return
         call = self.journal.calls[ask.call_id]

@@ -4,7 +4,7 @@
 their workers, vendors, clock and crashes; ``people.py`` is who gives orders, ``mini_journal.py`` what is
 written once, ``drawn.py`` how hostile it all is. ``outside.py`` and ``money.py`` keep the promises.
 Run it by hand with ``python -m tests.core.simulation --seeds 10000``; ``--seed N`` tells one run's story;
-``--budget`` gives every run a budget and a world that costs.
+``--budget`` gives every run a budget and a world that costs, ``--time`` tools that wait for time and events.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from pydantic import TypeAdapter
@@ -33,8 +33,9 @@ from perdure.core.happenings import (
     ToolAnswered,
     ToolLost,
     ToolParked,
+    ToolPaused,
 )
-from perdure.core.state import Failure, OutboxEvent, RunState, Usage
+from perdure.core.state import Failure, OutboxEvent, RunState, Usage, WaitsFor
 from tests.core.drawn import ARGUMENTS, START_MS, Law, Temper, budget_drawn, price_drawn, spec_drawn
 from tests.core.mini_journal import Asked, Attempt, Call, RunOver
 from tests.core.outside import CUT_OFF, Violation, Witness
@@ -70,6 +71,7 @@ class World:
     core: Core = field(default_factory=Core)
     tell: Callable[[str], None] | None = None
     costs: bool = False
+    timed: bool = False  # runs that sleep, wait for events, poll, and start later
 
     def __post_init__(self) -> None:
         chance = self.chance
@@ -77,7 +79,7 @@ class World:
         if self.costs:
             self.temper = self.temper.about_money(chance)
         budgeted = self.costs or self.perhaps(0.5)
-        self.spec = spec_drawn(chance, budgeted=budgeted)
+        self.spec = spec_drawn(chance, budgeted=budgeted, timed=self.timed)
         self.law = Law(chance, self.spec.tools)
         self.price = price_drawn(chance)
         self.output_cap = chance.choice((100, 1_000, 4_096))
@@ -399,6 +401,9 @@ class World:
             call_id, tool, known, problem,
             ruling=ruling, answered_by=rule.answered_by, answer_seconds=seconds, now_ms=self.now_ms,
         )  # fmt: skip
+        if rule.answered_by == "time" and asked.refusal is None and not asked.waits:
+            waits: WaitsFor = "timer" if tool == "sleep" else "event"
+            asked = replace(asked, waits=waits, expires_ms=self.now_ms + int(seconds * 1_000))
         word = law.word(tool, arguments) if tool in known and not problem else "deny"
         call = Call(asked, arguments, word)
         if not asked.waits:
@@ -426,6 +431,9 @@ class World:
                 self.witness.took_effect(call_id, action.rule.effect, denied)
             if once and self.perhaps(self.temper.unknown):
                 self._unknown(flight, action)
+            elif action.rule.name == "poll" and self.perhaps(0.7):
+                journal.pause_tool(call_id, flight.number)
+                flight.report = ToolPaused(action.key, call_id, self.now_ms + self.chance.choice((1, 50, 3_000)))
         else:
             journal.commit_tool(call_id, "completed")
             flight.report = ToolAnswered(action.key, call_id, bytes=100)
@@ -451,11 +459,13 @@ class World:
             self.tell(f"{self.now_ms:>8} {line}")
 
 
-def first_violation(seeds: Iterable[int], core: Core | None = None, *, costs: bool = False) -> tuple[int, str] | None:
+def first_violation(
+    seeds: Iterable[int], core: Core | None = None, *, costs: bool = False, timed: bool = False
+) -> tuple[int, str] | None:
     """The first seed that breaks a promise, and the promise."""
     for seed in seeds:
         try:
-            World(Random(seed), core or Core(), costs=costs).run()
+            World(Random(seed), core or Core(), costs=costs, timed=timed).run()
         except Violation as violation:
             return seed, str(violation)
     return None
@@ -467,13 +477,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--from", type=int, default=0, dest="first", help="the first seed")
     parser.add_argument("--seed", type=int, help="tell the story of this one run")
     parser.add_argument("--budget", action="store_true", help="runs with budgets, in a world that costs")
+    parser.add_argument("--time", action="store_true", help="runs that sleep, wait for events and poll")
     options = parser.parse_args(arguments)
     if options.seed is not None:
-        World(Random(options.seed), tell=print, costs=options.budget).run()
+        World(Random(options.seed), tell=print, costs=options.budget, timed=options.time).run()
         return 0
     began, steps, lines, violations = time.perf_counter(), [0], 0, []
     for seed in range(options.first, options.first + options.seeds):
-        world = World(Random(seed), costs=options.budget)
+        world = World(Random(seed), costs=options.budget, timed=options.time)
         try:
             steps.append(world.run())
         except Violation as violation:

@@ -29,6 +29,7 @@ class Mutation:
     original: str
     mutated: str
     costs: bool = False
+    timed: bool = False  # it shows in the world where runs sleep, wait and poll
 
 
 SCHEDULE = [
@@ -211,7 +212,7 @@ PEOPLE = [
         "replace(state, early=(*state.early, word)[-EARLY_MAX:])",
         "state",
     ),
-    Mutation("an expiry is ignored", calls, "elif call.waits and now_ms >= call.expires_ms:", "elif False:"),
+    Mutation("an expiry is ignored", calls, "elif call.waits and not tries_again:", "elif False:"),
     Mutation("an expiry wakes nobody", calls, "wake_at_ms = _earlier(wake_at_ms, call.expires_ms)", "pass"),
     Mutation(
         "an escalation is taken for the end",
@@ -350,7 +351,22 @@ MONEY = [
         True,
     ),
 ]
-MUTATIONS = [*SCHEDULE, *ORDERS, *PEOPLE, *LIMITS, *MONEY]
+TIME = [
+    Mutation(name, module, original, mutated, timed=True)
+    for name, module, original, mutated in (
+        ("a poll tries again without a pause", calls, "call.waits and now_ms < call.expires_ms:", "False:"),
+        ("a poll is settled like a question", calls, "elif call.waits and not tries_again:", "elif call.waits:"),
+        ("a message wakes no sleeper", calls, "elif call.waits in WAKEABLE:", "elif False:"),
+        ("a try is told as work", decide, "isinstance(action, CallTool) and action.quiet", "False"),
+        ("a run starts at once", decide, "if now_ms < state.spec.start_ms:", "if False:"),
+        ("a run sleeps over its start", decide, "wake_at_ms=state.spec.start_ms, ", ""),
+        ("a late start is not told", evolve, 'if state.told == "scheduled":', "if False:"),
+        ("the next try is the same action", evolve, "expires_ms=paused.next_ms, round=call.round + 1", "expires_ms=9"),
+        ("a pause of a try that was given up counts", evolve, "or paused.key != tool_key(call)", ""),
+        ("sleep needs an approval", judge, '("people", "time")', '("people",)'),
+    )
+]
+MUTATIONS = [*SCHEDULE, *ORDERS, *PEOPLE, *LIMITS, *MONEY, *TIME]
 
 
 def mutant(mutation: Mutation) -> Core:
@@ -387,5 +403,5 @@ def mutant(mutation: Mutation) -> Core:
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name.replace(" ", "-"))
 def test_the_simulation_catches_a_core_in_which(mutation: Mutation) -> None:
-    found = first_violation(range(SEEDS), mutant(mutation), costs=mutation.costs)
+    found = first_violation(range(SEEDS), mutant(mutation), costs=mutation.costs, timed=mutation.timed)
     assert found, f"a core in which {mutation.name} went unnoticed"

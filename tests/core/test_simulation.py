@@ -32,6 +32,10 @@ def test_two_thousand_runs_with_budgets_never_spend_more_than_they_were_given() 
     assert main(["--budget", "--seeds", "2000"]) == 0
 
 
+def test_a_thousand_runs_that_sleep_wait_and_poll_break_no_promise() -> None:
+    assert main(["--time", "--seeds", "1000"]) == 0
+
+
 def test_the_state_of_a_run_of_2000_turns_is_as_small_as_that_of_60() -> None:
     after_60, after_2000 = (len(STATE_JSON.dump_json(_state_after(turns))) for turns in (60, 2_000))
     digits = 60  # the counters have more digits

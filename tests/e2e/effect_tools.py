@@ -108,3 +108,12 @@ def huge(megabytes: int) -> str:
 def measure(blob: str) -> int:
     """Counts the characters of a long argument."""
     return len(blob)
+
+
+@tool(effect="read")
+def look(at: str) -> dict[str, int | str]:
+    """How often this has been looked at, which is counted beside the effects."""
+    path = _file().with_suffix(f".{at}")
+    count = int(path.read_text()) + 1 if path.exists() else 1
+    path.write_text(str(count))
+    return {"at": at, "count": count}

@@ -85,6 +85,8 @@ TRUNCATE TABLE orders;
 DELETE FROM users;
 dropdb production
 redis-cli -h cache FLUSHALL
+FLUSHALL
+flushdb async; ping
 db.dropDatabase()
 git push --force origin main
 git push -f origin master
@@ -114,6 +116,8 @@ aws s3 rm s3://backups --recursive
 """.strip().splitlines()
 
 HARMLESS = r"""
+never send FLUSHALL to the cache
+flushall_after = 5
 rm -rf build
 rm -rf ./build
 rm -rf /tmp/work

@@ -128,8 +128,8 @@ def test_the_examples_of_the_guardrails_are_what_they_say() -> None:
         for cell, action in ((cells[1], "deny"), (cells[2], "allow")):
             for example in re.findall(r"`([^`]+)`", cell.split(" (also")[0]):
                 command = example.replace("\\|", "|").replace("…", "https://x.example/a")
-                if command in ("FLUSHALL", "--force-with-lease"):
-                    command = {"FLUSHALL": "redis-cli FLUSHALL"}.get(command, f"git push {command} origin topic")
+                if command == "--force-with-lease":
+                    command = f"git push {command} origin topic"
                 command = command.replace(
                     "DELETE https://x.example/a WHERE https://x.example/a", "DELETE FROM a WHERE b = 1"
                 )

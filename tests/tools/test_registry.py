@@ -13,8 +13,8 @@ from perdure.tools.registry import ToolModuleError, UnknownTool, build_toolbox
 from tests.tools.calls import a_call
 
 BUILT_IN = [
-    "ask_user", "calculator", "current_time", "edit_file", "http_get", "list_files", "read_file", "read_result",
-    "write_file",
+    "ask_user", "calculator", "cancel_schedule", "current_time", "edit_file", "http_get", "list_files",
+    "list_schedules", "poll", "read_file", "read_result", "schedule_run", "sleep", "wait_for_event", "write_file",
 ]  # fmt: skip
 
 WriteModule = Callable[[str, str], str]
@@ -43,7 +43,9 @@ def test_the_built_in_tools_are_there_by_their_names() -> None:
     assert box.names() == BUILT_IN
     assert [about["name"] for about in box.describe()] == BUILT_IN
     assert {about["name"]: about["effect"] for about in box.describe() if about["effect"] != "read"} == {
+        "cancel_schedule": "idempotent",
         "edit_file": "idempotent",
+        "schedule_run": "idempotent",
         "write_file": "idempotent",
     }
     assert all(about["description"] and about["parameters"]["type"] == "object" for about in box.describe())
@@ -55,9 +57,9 @@ def test_every_built_in_parameter_is_described_or_plain() -> None:
         assert about["effect"] != "once"
 
 
-def test_people_answer_ask_user_and_a_worker_runs_every_other_built_in_tool() -> None:
+def test_people_answer_ask_user_time_answers_sleepers_and_a_worker_runs_every_other_built_in_tool() -> None:
     assert {about["name"]: about["answered_by"] for about in build_toolbox().describe()} == {
-        name: "people" if name == "ask_user" else "worker" for name in BUILT_IN
+        name: {"ask_user": "people", "sleep": "time", "wait_for_event": "time"}.get(name, "worker") for name in BUILT_IN
     }
     assert not any(about["approval"] for about in build_toolbox().describe())
 

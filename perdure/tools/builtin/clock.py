@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from pydantic import Field
 
 from perdure.tools.function_tool import AnyTool, tool
+from perdure.tools.moments import ZONE_HINT, zone_of
 from perdure.tools.port import ToolTrouble
 
 
@@ -37,10 +38,7 @@ def clock_tools(now: Callable[[], datetime] = _now) -> list[AnyTool]:
 
 
 def _zone(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name)
-    except (ValueError, OSError, LookupError):  # not found, a path, or a folder of the zone database
-        raise ToolTrouble(
-            f"there is no time zone {name!r}; give an IANA name such as UTC, Europe/Berlin or America/New_York",
-            code="unknown_timezone",
-        ) from None
+    zone = zone_of(name)
+    if zone is None:
+        raise ToolTrouble(f"there is no time zone {name!r}; {ZONE_HINT}", code="unknown_timezone")
+    return zone

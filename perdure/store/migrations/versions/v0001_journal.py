@@ -52,6 +52,66 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("project_id", "key", name=op.f("pk_idempotency_keys")),
     )
     op.create_table(
+        "schedules",
+        sa.Column("no", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("project_id", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("timing_version", sa.Integer(), nullable=False),
+        sa.Column("applied_version", sa.Integer(), nullable=False),
+        sa.Column("definition", sa.Text(), nullable=False),
+        sa.Column("paused", sa.Boolean(), nullable=False),
+        sa.Column("paused_reason", sa.Text(), nullable=False),
+        sa.Column("session_id", sa.Text(), nullable=True),
+        sa.Column("owner", sa.Text(), nullable=True),
+        sa.Column("made_by_run_id", sa.Text(), nullable=True),
+        sa.Column("requested_by", sa.Text(), nullable=False),
+        sa.Column("settled_ms", sa.BigInteger(), nullable=False),
+        sa.Column("settle_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("triggered_ms", sa.BigInteger(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("updated_ms", sa.BigInteger(), nullable=False),
+        sa.Column("deleted_ms", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("no", name=op.f("pk_schedules")),
+        sa.UniqueConstraint("id", name=op.f("uq_schedules_id")),
+    )
+    op.create_index(
+        "ix_schedules_unapplied",
+        "schedules",
+        ["updated_ms"],
+        unique=False,
+        sqlite_where=sa.text("applied_version < version"),
+        postgresql_where=sa.text("applied_version < version"),
+    )
+    op.create_index(
+        "uq_schedules_name",
+        "schedules",
+        ["project_id", "name"],
+        unique=True,
+        sqlite_where=sa.text("deleted_ms IS NULL"),
+        postgresql_where=sa.text("deleted_ms IS NULL"),
+    )
+    op.create_table(
+        "invocations",
+        sa.Column("no", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("project_id", sa.Text(), nullable=False),
+        sa.Column("schedule_no", sa.BigInteger(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("planned_ms", sa.BigInteger(), nullable=False),
+        sa.Column("actual_ms", sa.BigInteger(), nullable=True),
+        sa.Column("cause", sa.Text(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("run_id", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(["schedule_no"], ["schedules.no"], name=op.f("fk_invocations_schedule_no")),
+        sa.PrimaryKeyConstraint("no", name=op.f("pk_invocations")),
+        sa.UniqueConstraint("id", name=op.f("uq_invocations_id")),
+        sa.UniqueConstraint("schedule_no", "key", name=op.f("uq_invocations_schedule_no")),
+    )
+    op.create_index("ix_invocations_planned", "invocations", ["schedule_no", "planned_ms"], unique=False)
+    op.create_table(
         "sessions",
         sa.Column("no", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("id", sa.Text(), nullable=False),
@@ -140,6 +200,7 @@ def upgrade() -> None:
         sa.Column("last_order", sa.Integer(), nullable=False),
         sa.Column("open_asks", sa.Integer(), nullable=False),
         sa.Column("waiting_messages", sa.Integer(), nullable=False),
+        sa.Column("buffered_signals", sa.Integer(), nullable=False),
         sa.Column("exact_tokens", sa.BigInteger(), nullable=True),
         sa.Column("exact_number", sa.Integer(), nullable=False),
         sa.Column("recovering", sa.Integer(), nullable=False),
@@ -147,6 +208,7 @@ def upgrade() -> None:
         sa.Column("last_progress_ms", sa.BigInteger(), nullable=False),
         sa.Column("deadline_ms", sa.BigInteger(), nullable=False),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("start_ms", sa.BigInteger(), nullable=True),
         sa.Column("started_ms", sa.BigInteger(), nullable=True),
         sa.Column("completed_ms", sa.BigInteger(), nullable=True),
         sa.Column("parent_run_id", sa.Text(), nullable=True),
@@ -157,6 +219,7 @@ def upgrade() -> None:
         sa.Column("forked_seq", sa.Integer(), nullable=True),
         sa.Column("pruned", sa.SmallInteger(), nullable=False),
         sa.Column("pruned_seq", sa.Integer(), nullable=False),
+        sa.Column("schedule_id", sa.Text(), nullable=True),
         sa.Column("labels", sa.Text(), nullable=True),
         sa.Column("metadata", sa.Text(), nullable=True),
         sa.Column("traceparent", sa.Text(), nullable=True),
@@ -168,6 +231,14 @@ def upgrade() -> None:
     op.create_index("ix_runs_pruned", "runs", ["pruned", "completed_ms"], unique=False)
     op.create_index("ix_runs_root_run_id", "runs", ["root_run_id"], unique=False)
     op.create_index("ix_runs_session_no", "runs", ["session_no"], unique=False)
+    op.create_index(
+        "ix_runs_schedule_id",
+        "runs",
+        ["schedule_id", "no"],
+        unique=False,
+        sqlite_where=sa.text("schedule_id IS NOT NULL"),
+        postgresql_where=sa.text("schedule_id IS NOT NULL"),
+    )
     op.create_index(
         "ix_runs_unstarted",
         "runs",
@@ -280,6 +351,7 @@ def upgrade() -> None:
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("call_id", sa.Text(), nullable=False),
         sa.Column("tool", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=True),
         sa.Column("args_sha256", sa.Text(), nullable=False),
         sa.Column("rule", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
@@ -306,6 +378,29 @@ def upgrade() -> None:
     op.create_index("ix_asks_call", "asks", ["run_no", "call_id"], unique=False)
     op.create_index("ix_asks_project_id", "asks", ["project_id", "status", "no"], unique=False)
     op.create_index("ix_asks_standing", "asks", ["session_no", "args_sha256"], unique=False)
+    op.create_index(
+        "ix_asks_event",
+        "asks",
+        ["project_id", "name"],
+        unique=False,
+        sqlite_where=sa.text("name IS NOT NULL"),
+        postgresql_where=sa.text("name IS NOT NULL"),
+    )
+    op.create_table(
+        "signals",
+        sa.Column("no", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("run_no", sa.BigInteger(), nullable=False),
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("urgency", sa.Text(), nullable=False),
+        sa.Column("payload", sa.Text(), nullable=True),
+        sa.Column("dedupe_key", sa.Text(), nullable=True),
+        sa.Column("buffered", sa.Boolean(), nullable=False),
+        sa.Column("at_ms", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["run_no"], ["runs.no"], name=op.f("fk_signals_run_no")),
+        sa.PrimaryKeyConstraint("no", name=op.f("pk_signals")),
+    )
+    op.create_index("ix_signals_run_no", "signals", ["run_no", "no"], unique=False)
     op.create_table(
         "ledger",
         sa.Column("run_no", sa.BigInteger(), nullable=False),
@@ -385,6 +480,13 @@ def downgrade() -> None:
         postgresql_where=sa.text("unpriced IS NOT NULL"),
     )
     op.drop_table("ledger")
+    op.drop_table("signals")
+    op.drop_index(
+        "ix_asks_event",
+        table_name="asks",
+        sqlite_where=sa.text("name IS NOT NULL"),
+        postgresql_where=sa.text("name IS NOT NULL"),
+    )
     op.drop_index("ix_asks_standing", table_name="asks")
     op.drop_index("ix_asks_project_id", table_name="asks")
     op.drop_index("ix_asks_call", table_name="asks")
@@ -412,6 +514,12 @@ def downgrade() -> None:
         postgresql_where=sa.text("NOT workflow_started"),
         sqlite_where=sa.text("NOT workflow_started"),
     )
+    op.drop_index(
+        "ix_runs_schedule_id",
+        table_name="runs",
+        sqlite_where=sa.text("schedule_id IS NOT NULL"),
+        postgresql_where=sa.text("schedule_id IS NOT NULL"),
+    )
     op.drop_index("ix_runs_session_no", table_name="runs")
     op.drop_index("ix_runs_root_run_id", table_name="runs")
     op.drop_index("ix_runs_pruned", table_name="runs")
@@ -424,6 +532,21 @@ def downgrade() -> None:
     op.drop_table("session_parts")
     op.drop_index("ix_sessions_project_id", table_name="sessions")
     op.drop_table("sessions")
+    op.drop_index("ix_invocations_planned", table_name="invocations")
+    op.drop_table("invocations")
+    op.drop_index(
+        "uq_schedules_name",
+        table_name="schedules",
+        sqlite_where=sa.text("deleted_ms IS NULL"),
+        postgresql_where=sa.text("deleted_ms IS NULL"),
+    )
+    op.drop_index(
+        "ix_schedules_unapplied",
+        table_name="schedules",
+        sqlite_where=sa.text("applied_version < version"),
+        postgresql_where=sa.text("applied_version < version"),
+    )
+    op.drop_table("schedules")
     op.drop_table("idempotency_keys")
     op.drop_index(
         "ix_blobs_orphaned",
