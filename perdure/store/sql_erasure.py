@@ -30,6 +30,7 @@ from perdure.store.schema import (
     runs,
     session_parts,
     sessions,
+    signals,
 )
 from perdure.store.sql_forks import take_session
 from perdure.store.sql_retention import EVENTS_PRUNED
@@ -112,6 +113,7 @@ def _blank_runs(connection: Connection, session_no: int, of_session: Select[Any]
     blank(inbox, content="[]")
     blank(orders, body=None)
     blank(asks, questions=None, answers=None, message=None, reason="", args_sha256="")
+    connection.execute(delete(signals).where(signals.c.run_no.in_(of_session)))
     connection.execute(delete(run_labels).where(run_labels.c.run_no.in_(of_session)))
     for row in connection.execute(select(runs).where(runs.c.session_no == session_no)).mappings().all():
         definition = {**load(row["definition"]), "instructions": "", "client_tools": []}

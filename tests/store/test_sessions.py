@@ -13,7 +13,7 @@ from perdure.contract import Message
 from perdure.core.state import Outcome
 from perdure.core.transcript import NOT_EXECUTED, flaws
 from perdure.store.journal import Journal
-from perdure.store.rows import Delta, ImportedMessage, NewMessage, NewRun, Origin, RunRow, ToolCommit
+from perdure.store.rows import Delta, ImportedMessage, NewMessage, NewRun, NewSignal, Origin, RunRow, ToolCommit
 from perdure.store.sql import SqlJournal
 from perdure.store.trouble import (
     EventsExpired,
@@ -192,6 +192,7 @@ async def test_an_import_that_breaks_off_leaves_nothing(journal: Journal) -> Non
 async def with_a_large_result(journal: Journal, body: bytes) -> tuple[RunRow, str]:
     run = await new_run(journal, "secret wish", labels={"who": "secret"}, metadata={"secret": 1})
     await journal.accept_message(run.id, NewMessage("msg_s", text("secret hurry"), "enqueue"))
+    await journal.send_signal(run.id, NewSignal("sig_s", "news", {"about": "secret"}))
     await journal.commit_model(
         run.id, "model-1", await begin(journal, run.id), asks("call_1", arguments={"room": "secret"})
     )
