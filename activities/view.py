@@ -65,7 +65,9 @@ def ask_for(
     added = message_bytes(new) + (len(output_note(order)) if order.tool_output_bytes else 0)
     if exact is None:
         added += request_bytes(instructions, tools, ())
-    bound = input_bound(exact.tokens if exact else None, added, len(new), terms.permille)
+    # The last answer is counted by what the model said, not by what it is wrapped in when it is sent back.
+    blocks = sum(len(message["content"]) for message in messages if exact is None or message["number"] >= exact.number)
+    bound = input_bound(exact.tokens if exact else None, added, blocks, terms.permille)
     return Ask(bound, terms.output_tokens, terms.price, permille=terms.permille)
 
 
