@@ -30,6 +30,7 @@ WRAP_UP_NOTE = (
 )
 _SHORT_RESULT_CHARS = 200  # in a retelling that would be too long otherwise
 _SHORT_TEXT_CHARS = 1_000
+_ENDS_CHARS = (_SHORT_TEXT_CHARS, 400, 150)  # of each message, where only the beginning and the end are retold
 _LAST_MESSAGES = 6  # what a retelling keeps at the least, beside the first message
 
 
@@ -65,7 +66,9 @@ def ask_for(
     added = message_bytes(new) + (len(output_note(order)) if order.tool_output_bytes else 0)
     if exact is None:
         added += request_bytes(instructions, tools, ())
-    bound = input_bound(exact.tokens if exact else None, added, len(new), terms.permille)
+    # The last answer is counted by what the model said, not by what it is wrapped in when it is sent back.
+    blocks = sum(len(message["content"]) for message in messages if exact is None or message["number"] >= exact.number)
+    bound = input_bound(exact.tokens if exact else None, added, blocks, terms.permille)
     return Ask(bound, terms.output_tokens, terms.price, permille=terms.permille)
 
 
@@ -99,7 +102,8 @@ def last_view(
     the reservation says so."""
     view: list[Message] = []
     ask = Ask(0, 0, terms.price, wrap_up=True)
-    for retold in (_retold(messages, None), _retold(messages, _SHORT_RESULT_CHARS), _ends(messages)):
+    ends = (_ends(messages, chars) for chars in _ENDS_CHARS)
+    for retold in (_retold(messages, None), _retold(messages, _SHORT_RESULT_CHARS), *ends):
         view = [*retold, _said(messages[-1], WRAP_UP_NOTE)]
         bytes_ = request_bytes(instructions, (), ()) + message_bytes(view)
         bound = input_bound(None, bytes_, len(view), terms.permille)
@@ -109,10 +113,10 @@ def last_view(
     return view, ask
 
 
-def _ends(messages: Sequence[Message]) -> list[Message]:
+def _ends(messages: Sequence[Message], chars: int) -> list[Message]:
     kept = [*messages[:1], *messages[max(1, len(messages) - _LAST_MESSAGES) :]]
     return [
-        {**message, "content": [{**block, "text": _short(block["text"], _SHORT_TEXT_CHARS)}]}
+        {**message, "content": [{**block, "text": _short(block["text"], chars)}]}
         for message in _retold(kept, _SHORT_RESULT_CHARS)
         for block in message["content"]
         if block["type"] == "text"

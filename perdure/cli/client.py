@@ -172,7 +172,7 @@ class Api:
                 if not tries_left:
                     hint = "is it running? `perdure doctor` says more"
                     raise Failed(f"no API answers at {self.url} ({trouble}): {hint}") from None
-                time.sleep(TRY_AGAIN_SECONDS / 4)
+                time.sleep(TRY_AGAIN_SECONDS / 2)  # a killed API is back after two seconds; a busy machine takes four
                 continue
             except (httpx2.TransportError, httpx2.InvalidURL) as trouble:
                 if not tries_left or isinstance(trouble, httpx2.InvalidURL):

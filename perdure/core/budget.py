@@ -17,7 +17,7 @@ WRAP_UP_TOKENS_MAX = 1_024  # a page; what is kept aside has to pay for it
 KEPT_ASIDE_PERCENT = 10  # of each limit, for the wrap-up, from the start
 WARNING_PERCENT = 80
 TOKENS_PER_BYTE_PERMILLE = 1_000  # no byte-level tokenizer makes more than one token of a byte
-TOKENS_PER_MESSAGE = 16  # role, separators and block wrappers, which vendors count and nobody sees
+TOKENS_PER_BLOCK = 64  # role, separators and what a vendor wraps around a call or a result, ids included
 TOKENS_PER_REQUEST = 1_024  # a vendor's own preamble; the largest one published for tools has 733
 
 Price = Callable[[int, int], int | None]
@@ -84,9 +84,9 @@ class Ask:
     wrap_up: bool = False
     permille: int = TOKENS_PER_BYTE_PERMILLE
 
-    def with_added(self, added_bytes: int, added_messages: int) -> Ask:
+    def with_added(self, added_bytes: int, added_blocks: int) -> Ask:
         """The same call with more in its prompt."""
-        bound = input_bound(self.input_tokens, added_bytes, added_messages, self.permille)
+        bound = input_bound(self.input_tokens, added_bytes, added_blocks, self.permille)
         return Ask(bound, self.output_tokens, self.price, self.wrap_up, self.permille)
 
 
@@ -144,10 +144,10 @@ def exceeded(budget: Budget, spent: Amount) -> list[str]:
     return [name for name, limit, _, now in _limits(budget, spent, spent) if limit is not None and now > limit]
 
 
-def input_bound(exact_tokens: int | None, added_bytes: int, added_messages: int, permille: int) -> int:
+def input_bound(exact_tokens: int | None, added_bytes: int, added_blocks: int, permille: int) -> int:
     """An upper bound of a prompt's tokens: what was counted by the vendor last time, and the most that
     ``added_bytes`` of text can be. Without an exact count the whole request is what was added."""
-    added = -(-added_bytes * max(permille, TOKENS_PER_BYTE_PERMILLE) // 1_000) + TOKENS_PER_MESSAGE * added_messages
+    added = -(-added_bytes * max(permille, TOKENS_PER_BYTE_PERMILLE) // 1_000) + TOKENS_PER_BLOCK * added_blocks
     return (TOKENS_PER_REQUEST if exact_tokens is None else exact_tokens) + added
 
 

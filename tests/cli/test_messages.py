@@ -75,6 +75,7 @@ def test_the_supervisor_loads_neither_temporal_nor_a_vendors_sdk(tmp_path: Path)
         *(["signal", "last", "x"], ["timers", "last"], ["fire", "last"]),
         *(["deny", "last"], ["respond", "last", "x"], ["answer", "last"], ["say", "last", "x"], ["pause", "last"]),
         *(["resume", "last"], ["budget"], ["usage"], ["policy", "check", "clerk", "calculator"]),
+        *(["retry", "last", "call_1"], ["abort", "last", "call_1", "--reason", "x"]),
     ],
 )
 def test_without_anything_running_each_command_says_what_to_do(command: list[str], tmp_path: Path) -> None:

@@ -236,10 +236,10 @@ PEOPLE = [
     Mutation(
         "a call that was given up is not run again",
         orders,
-        'round=call.round + 1, waits=""',
-        'round=call.round, waits=""',
+        "round=call.round + 1, ordered",
+        "round=call.round, ordered",
     ),
-    Mutation("an order to run a call again is ignored", orders, "return _again(state, order.call_id)", "return state"),
+    Mutation("an order to run a call again is ignored", orders, "return _again(state, order)", "return state"),
     Mutation(
         "an answer from outside is not heard",
         orders,

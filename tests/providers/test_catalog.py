@@ -173,6 +173,7 @@ def test_the_list_names_models_an_agent_can_run_on_with_price_and_context() -> N
     assert rows["scripted-chat/everything"].dialect == "chat_completions"
     assert rows["scripted/plain-unpriced"].output_price_micros is None
     assert not [model for model in rows if "image" in model or "embedding" in model or "audio" in model]
-    assert len(rows) < 200
+    vendors = [model for model in rows if not model.startswith("scripted")]  # those grow with the shipped scripts
+    assert len(vendors) < 200
     for model in rows:
         catalog.check(model)
