@@ -15,7 +15,7 @@ API = os.environ.get("PERDURE_API_URL", "http://127.0.0.1:8600")
 AGENT = {
     "name": "monitor",
     "model": os.environ.get("MODEL", "scripted/monitor"),
-    "instructions": "You watch the queue of a shop. Poll until at most ten orders wait, sleep, look once more, and report.",
+    "instructions": "You watch a shop. Poll until at most ten orders wait, sleep, look once more, and report.",
     "tools": ["poll", "sleep", "queue_length", "wait_for_event"],
     "policy": {"rules": [{"tool": "*", "effect": "once", "action": "deny", "reason": "a monitor changes nothing"}]},
 }
