@@ -3,6 +3,7 @@
 #   make up      Temporal, scripted vendors, a worker and the API on this machine; Ctrl-C stops them
 #   make test    the tests            make lint    style, types, import rules
 #   make bench   the measurements     make sim     10,000 simulated runs of the core
+#   make bench-time  timers and sleepers: wake accuracy of 1,000, what 10,000 cost
 #   make campaign  budgets under fire: 2,000 simulated runs, and 100 real ones whose workers are killed
 
 UV_VERSION := 0.13.8
@@ -20,7 +21,7 @@ export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)# whoever told pip about a mirror has
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test lint bench sim campaign lock clean
+.PHONY: help install demo up test lint bench bench-time sim campaign lock clean
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -56,8 +57,12 @@ lint: install
 bench: install
 	$(BIN)/python -m bench
 
+bench-time: install
+	$(BIN)/python -m bench.time
+
 sim: install
 	$(BIN)/python -m tests.core.simulation --seeds 10000
+	$(BIN)/python -m tests.core.simulation --time --seeds 2000
 
 campaign: install
 	$(BIN)/python -m tests.core.simulation --budget --seeds 2000

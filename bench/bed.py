@@ -25,14 +25,15 @@ TERMINAL = {"completed", "incomplete", "failed", "cancelled", "expired"}
 class Bed:
     """Start with ``with Bed(home)``; everything is stopped at the end."""
 
-    def __init__(self, home: Path, *, workers: int = 1) -> None:
+    def __init__(self, home: Path, *, workers: int = 1, env: dict[str, str] | None = None) -> None:
         self.home = home
+        self.more = env or {}
         self.workers = workers
 
     def __enter__(self) -> Bed:
         self.home.mkdir(parents=True)
         env = {key: value for key, value in os.environ.items() if not key.startswith(("TEMPORAL_", "PERDURE_"))}
-        self.env = {**env, "PERDURE_TOOLS": "bench.bench_tools", "PYTHONPATH": str(ROOT)}
+        self.env = {**env, "PERDURE_TOOLS": "bench.bench_tools", "PYTHONPATH": str(ROOT), **self.more}
         with (self.home / "up.log").open("wb") as log:
             self.process = subprocess.Popen(
                 [

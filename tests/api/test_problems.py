@@ -15,7 +15,7 @@ FROZEN = {
     402: "budget_exhausted budget_too_small",
     403: "insufficient_scope tool_denied",
     404: "not_found run_not_found session_not_found agent_not_found result_not_found approval_not_found "
-    "question_not_found message_not_found call_not_found schedule_not_found",
+    "question_not_found message_not_found call_not_found timer_not_found schedule_not_found",
     405: "method_not_allowed",
     409: "run_terminal invalid_transition session_busy stale_view approval_already_resolved approval_expired "
     "approval_stale tool_result_conflict name_taken too_many_schedules idempotency_in_progress",

@@ -1,0 +1,130 @@
+"""``make bench-time``: how punctually timers wake runs, and what a sleeping run costs. ``--timers`` and ``--sleepers``
+make it smaller; figures go to standard output, and as JSON to ``--json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench.bed import Bed
+from bench.figures import Figure
+
+SPREAD_SECONDS = 60
+AT_ONCE = 16  # clients that post side by side
+CACHED = 20  # workflows the worker keeps: the others are evicted, as sleepers are in the long run
+
+
+async def wake_accuracy(bed: Bed, count: int) -> Figure:
+    """``count`` runs sleep until moments spread over a minute: how late their timers fire, by the journal."""
+    lead_seconds = 15 + count * 0.1  # all of them shall sleep before the first has to wake
+    first_ms = int((time.time() + lead_seconds) * 1_000)
+    moments = [first_ms + number * SPREAD_SECONDS * 1_000 // count for number in range(count)]
+    ids = await _all(bed, [{"until": _shown(at_ms)} for at_ms in moments])
+    await _asleep(bed, ids)
+    in_time = time.time() * 1_000 < first_ms
+    late = []
+    for run_id in ids:
+        await bed.finish(run_id)
+        late.append((await _events(bed, run_id, "timer.fired"))[0]["data"]["late_ms"])
+    late.sort()
+    return {
+        "timers": count,
+        "p50_ms": late[len(late) // 2],
+        "p99_ms": late[len(late) * 99 // 100],
+        "max_ms": late[-1],
+        "all_slept_before_the_first_woke": float(in_time),
+    }
+
+
+async def sleeping(bed: Bed, count: int) -> Figure:
+    """``count`` runs that sleep a day: what they add to the worker's memory and to both databases, each."""
+    await _asleep(bed, await _all(bed, [{"for_seconds": 86_400}] * 50))  # the worker, its modules, its connections
+    worker = psutil.Process(bed.pid("worker-1"))
+    await asyncio.sleep(3)
+    memory, disk = worker.memory_info().rss, bed.disk_bytes()
+    started = time.perf_counter()
+    await _asleep(bed, await _all(bed, [{"for_seconds": 86_400}] * count))
+    seconds = time.perf_counter() - started
+    await asyncio.sleep(3)
+    return {
+        "sleepers": count,
+        "worker_grown_mb": (worker.memory_info().rss - memory) / 1_000_000,
+        "disk_kb_each": (bed.disk_bytes() - disk) / count / 1_000,
+        "started_per_second": count / seconds,
+    }
+
+
+async def _all(bed: Bed, arguments: list[dict[str, Any]]) -> list[str]:
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one(given: dict[str, Any]) -> str:
+        async with gate:
+            return str((await bed.post("bench-sleeper", ["sleep"], input=json.dumps(given)))["id"])
+
+    return list(await asyncio.gather(*(one(given) for given in arguments)))
+
+
+async def _asleep(bed: Bed, ids: list[str]) -> None:
+    """Until all of them sleep, or have slept."""
+    for run_id in ids:
+        while (await bed.http.get(f"/v1/runs/{run_id}")).json()["status"] in ("queued", "running"):
+            await asyncio.sleep(0.2)
+
+
+async def _events(bed: Bed, run_id: str, type_: str) -> list[dict[str, Any]]:
+    answer = await bed.http.get(f"/v1/runs/{run_id}/events?types={type_}", headers={"accept": "application/json"})
+    return list(answer.raise_for_status().json()["data"])
+
+
+def _shown(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1_000, UTC).isoformat(timespec="milliseconds")
+
+
+async def measure(bed: Bed, timers: int, sleepers: int) -> dict[str, Any]:
+    return {"wake_accuracy": await wake_accuracy(bed, timers), "sleeping": await sleeping(bed, sleepers)}
+
+
+def rows(found: dict[str, Any]) -> list[tuple[str, float, float, str]]:
+    """(figure, measured, at most, unit)."""
+    wakes, sleeps = found["wake_accuracy"], found["sleeping"]
+    return [
+        (f"{wakes['timers']} timers over a minute: late, p50", wakes["p50_ms"], 50, "ms"),
+        ("  late, p99", wakes["p99_ms"], 500, "ms"),
+        (f"{sleeps['sleepers']} sleeping runs: growth of the worker", sleeps["worker_grown_mb"], 150, "MB"),
+        ("  disk of each, journal and history", sleeps["disk_kb_each"], 12, "KB"),
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.time", description=__doc__)
+    parser.add_argument("--timers", type=int, default=1_000)
+    parser.add_argument("--sleepers", type=int, default=10_000)
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args()
+    evicting = {"PERDURE_WORKER__MAX_CACHED_WORKFLOWS": str(CACHED)}
+    with tempfile.TemporaryDirectory() as folder, Bed(Path(folder) / "home", env=evicting) as bed:
+        found = asyncio.run(measure(bed, options.timers, options.sleepers))
+    found["machine"] = {"cpus": os.cpu_count(), "load": os.getloadavg()}
+    missed = 0
+    print(f"{'figure':62} {'measured':>10} {'at most':>10}")
+    for figure, measured, at_most, unit in rows(found):
+        missed += measured > at_most
+        print(f"{figure:62} {measured:>10.2f} {at_most:>10g} {unit:3} {'' if measured <= at_most else 'missed'}")
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
