@@ -20,11 +20,16 @@ from perdure.core.state import Json, OutboxEvent, Outcome, RunState
 # Names in Temporal --------------------------------------------------------------------------------
 
 WORKFLOW = "AgentRun"
+SCHEDULED_RUN = "ScheduledRun"
 CALL_MODEL = "call_model"
 CALL_TOOL = "call_tool"
 ANSWER_CALL = "answer_call"
 SETTLE_ASK = "settle_ask"
 RECORD = "record"
+OPEN_INVOCATION = "open_invocation"
+AWAIT_RUN = "await_run"
+CANCEL_RUN = "cancel_run"
+PAUSE_SCHEDULE = "pause_schedule"
 SIGNAL_ORDERS = "orders"
 
 SEARCH_AGENT = "AgentName"
@@ -127,6 +132,43 @@ class RecordInput:
     turn: int
     outbox: tuple[OutboxEvent, ...] = ()
     outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledRunInput:
+    """One firing of a schedule. ``version`` is that of the schedule when Temporal was told of it."""
+
+    schedule_id: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenInvocationInput:
+    """``key`` names the firing: the same on every attempt, another on every firing."""
+
+    schedule_id: str
+    version: int
+    key: str
+    planned_ms: int
+    began_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What became of a firing. ``start`` is the run to start, as the child ``run_id``; None when there is none:
+    the firing was skipped, or its input went to a run that is under way."""
+
+    status: Literal["started", "delivered", "skipped", "failed", "gone"]
+    run_id: str = ""
+    start: AgentRunInput | None = None
+    pause_on_failure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunOfSchedule:
+    schedule_id: str
+    run_id: str
+    reason: str = ""
 
 
 # Application error types on activity failures (non-retryable ones end the action) ------------------

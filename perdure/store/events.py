@@ -3,7 +3,7 @@
 ==================  ==============================================================================
 type                data
 ==================  ==============================================================================
-run.created         goal (preview), agent, model
+run.created         goal (preview), agent, model, schedule_id?
 run.queued          (empty)
 run.recovering      key, lost_attempt
 run.recovered       key, attempt, after_ms
@@ -112,8 +112,11 @@ def from_outbox(event: OutboxEvent) -> NewEvent:
     return NewEvent(event.type, event.data, event.key)
 
 
-def created(content: Sequence[Block], agent: str, model: str) -> NewEvent:
-    return NewEvent("run.created", {"goal": goal(content), "agent": agent, "model": model}, "created")
+def created(content: Sequence[Block], agent: str, model: str, schedule_id: str | None) -> NewEvent:
+    data: dict[str, Json] = {"goal": goal(content), "agent": agent, "model": model}
+    if schedule_id is not None:
+        data["schedule_id"] = schedule_id
+    return NewEvent("run.created", data, "created")
 
 
 def queued() -> NewEvent:

@@ -42,6 +42,7 @@ from perdure.store.rows import (
     UsageGroup,
     UsageRow,
 )
+from perdure.store.schedule_rows import InvocationRow, NewInvocation, NewSchedule, ScheduleChange, ScheduleRow
 
 
 class Follower(Protocol):
@@ -110,6 +111,7 @@ class Journal(Protocol):
         agent_id: str | None = None,
         parent_run_id: str | None = None,
         root_run_id: str | None = None,
+        schedule_id: str | None = None,
         labels: Mapping[str, str] | None = None,
         created_from_ms: int | None = None,
         created_before_ms: int | None = None,
@@ -147,6 +149,67 @@ class Journal(Protocol):
     ) -> RunRow:
         """PATCH: what is given replaces what was there; appends run.updated. A budget, limits or deadline also
         make a ledger row ``limit`` (budget only) and an order ``limits`` with what the core must know. RunOver."""
+        ...
+
+    # Schedules -------------------------------------------------------------------------------------
+    # The row is the truth; what Temporal knows of a schedule is derived from it, by whoever changed it or by the
+    # reconciler.
+
+    async def create_schedule(self, new: NewSchedule, *, most: int, most_of_owner: int) -> ScheduleRow:
+        """An existing id is returned as it is. NotFound (session), ScheduleNameTaken, TooManySchedules."""
+        ...
+
+    async def get_schedule(self, project_id: str, id_or_name: str) -> ScheduleRow:
+        """NotFound, also when it was deleted."""
+        ...
+
+    async def find_schedule(self, schedule_id: str) -> ScheduleRow:
+        """Deleted ones, too. NotFound."""
+        ...
+
+    async def list_schedules(
+        self, project_id: str, *, limit: int, cursor: str | None, descending: bool, owner: str | None = None
+    ) -> Page[ScheduleRow]: ...
+
+    async def change_schedule(self, project_id: str, schedule_id: str, change: ScheduleChange) -> ScheduleRow:
+        """The next version, unless nothing changes. NotFound, VersionMismatch, ScheduleNameTaken."""
+        ...
+
+    async def unapplied_schedules(self, *, older_than_ms: int, limit: int) -> list[ScheduleRow]:
+        """Those of which Temporal was not told the newest version, deleted ones included."""
+        ...
+
+    async def applied_schedules(self, *, after: str, limit: int) -> list[ScheduleRow]:
+        """Those that Temporal should know, by id, after the id ``after``."""
+        ...
+
+    async def confirm_schedule(self, schedule_id: str, version: int) -> bool:
+        """Temporal was told of this version. False: there is a newer one by now."""
+        ...
+
+    async def open_invocation(self, new: NewInvocation) -> InvocationRow | None:
+        """Look, then open: the row of a firing with this key is returned as it is. Void firings (the schedule was
+        paused or its timing changed before Temporal heard of it) and those in quiet hours are skipped; otherwise the
+        run is created in the same transaction. None: the schedule is gone. SessionBusy, NotFound (session)."""
+        ...
+
+    async def deliver_invocation(self, new: NewInvocation, run_id: str, message: NewMessage) -> InvocationRow | None:
+        """The firing gives its input to a run that is under way, as ``accept_message``. RunOver, InboxFull."""
+        ...
+
+    async def list_invocations(
+        self, schedule_id: str, *, limit: int, cursor: str | None, descending: bool
+    ) -> Page[InvocationRow]:
+        """The newest 1,000 of a schedule are kept."""
+        ...
+
+    async def open_runs(self, schedule_id: str) -> list[str]:
+        """Ids of the schedule's runs that have not ended."""
+        ...
+
+    async def settle_schedules(self, *, limit: int) -> int:
+        """Write down the firings that did not take place, with the reason: of this many schedules, those first that
+        waited longest. How many were looked at."""
         ...
 
     # Orders: what somebody outside tells a run --------------------------------------------------------

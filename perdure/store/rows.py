@@ -36,6 +36,7 @@ class NewRun:
     agent_version: int | None = None
     session_id: str | None = None
     project_id: str = "default"
+    schedule_id: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, Json] = field(default_factory=dict)
     traceparent: str | None = None
@@ -80,6 +81,7 @@ class RunRow:
     parent_run_id: str | None
     root_run_id: str
     depth: int
+    schedule_id: str | None
     labels: dict[str, str]
     metadata: dict[str, Json]
 

@@ -103,6 +103,7 @@ runs = Table(
     Column("parent_run_id", Text),
     Column("root_run_id", Text, nullable=False),
     Column("depth", SmallInteger, nullable=False),
+    Column("schedule_id", Text),
     Column("labels", Text),
     Column("metadata", Text),
     Column("traceparent", Text),
@@ -110,6 +111,10 @@ runs = Table(
 Index("ix_runs_project_id", runs.c.project_id, runs.c.no)
 Index("ix_runs_session_no", runs.c.session_no)
 Index("ix_runs_root_run_id", runs.c.root_run_id)
+Index(
+    "ix_runs_schedule_id", runs.c.schedule_id, runs.c.no,
+    sqlite_where=text("schedule_id IS NOT NULL"), postgresql_where=text("schedule_id IS NOT NULL"),
+)  # fmt: skip
 Index(
     "ix_runs_unstarted",
     runs.c.created_ms,
@@ -295,6 +300,56 @@ Index(
     "ix_ledger_used", ledger.c.at_ms,
     sqlite_where=text("unpriced IS NOT NULL"), postgresql_where=text("unpriced IS NOT NULL"),
 )  # fmt: skip
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("no", Number, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("project_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("timing_version", Integer, nullable=False),
+    Column("applied_version", Integer, nullable=False),
+    Column("definition", Text, nullable=False),
+    Column("paused", Boolean, nullable=False),
+    Column("paused_reason", Text, nullable=False),
+    Column("session_id", Text),
+    Column("owner", Text),
+    Column("made_by_run_id", Text),
+    Column("requested_by", Text, nullable=False),
+    Column("settled_ms", BigInteger, nullable=False),  # every firing planned up to here is in the book
+    Column("settle_at_ms", BigInteger, nullable=False),  # when to look for firings that did not take place
+    Column("created_ms", BigInteger, nullable=False),
+    Column("updated_ms", BigInteger, nullable=False),
+    Column("deleted_ms", BigInteger),
+)
+Index(
+    "uq_schedules_name", schedules.c.project_id, schedules.c.name, unique=True,
+    sqlite_where=text("deleted_ms IS NULL"), postgresql_where=text("deleted_ms IS NULL"),
+)  # fmt: skip
+Index(
+    "ix_schedules_unapplied", schedules.c.updated_ms,
+    sqlite_where=text("applied_version < version"), postgresql_where=text("applied_version < version"),
+)  # fmt: skip
+
+invocations = Table(
+    "invocations",
+    metadata,
+    Column("no", Number, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("project_id", Text, nullable=False),
+    Column("schedule_no", BigInteger, ForeignKey("schedules.no"), nullable=False),
+    Column("key", Text, nullable=False),
+    Column("planned_ms", BigInteger, nullable=False),
+    Column("actual_ms", BigInteger),
+    Column("cause", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("run_id", Text),
+    UniqueConstraint("schedule_no", "key"),
+)
+Index("ix_invocations_planned", invocations.c.schedule_no, invocations.c.planned_ms)
 
 agents = Table(
     "agents",

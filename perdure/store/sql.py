@@ -49,6 +49,7 @@ from perdure.store.rows import (
 from perdure.store.run_transaction import now_ms
 from perdure.store.schema import blobs
 from perdure.store.sql_outside import OutsideMethods
+from perdure.store.sql_scheduling import SchedulingMethods
 
 
 async def open_journal(sql_url: str, blob_folder: Path, *, migrate: bool = True) -> SqlJournal:
@@ -64,7 +65,7 @@ async def open_journal(sql_url: str, blob_folder: Path, *, migrate: bool = True)
         raise
 
 
-class SqlJournal(OutsideMethods, Journal):
+class SqlJournal(OutsideMethods, SchedulingMethods, Journal):
     """See ``perdure.store.journal.Journal``. Belongs to the event loop that opened it; open with ``open_journal``."""
 
     async def ready(self) -> str:
@@ -124,6 +125,7 @@ class SqlJournal(OutsideMethods, Journal):
         agent_id: str | None = None,
         parent_run_id: str | None = None,
         root_run_id: str | None = None,
+        schedule_id: str | None = None,
         labels: Mapping[str, str] | None = None,
         created_from_ms: int | None = None,
         created_before_ms: int | None = None,
@@ -132,7 +134,8 @@ class SqlJournal(OutsideMethods, Journal):
             lambda c: sql_runs.list_runs(
                 c, project_id, limit=limit, cursor=cursor, descending=descending, statuses=statuses,
                 session_id=session_id, agent_id=agent_id, parent_run_id=parent_run_id, root_run_id=root_run_id,
-                labels=labels, created_from_ms=created_from_ms, created_before_ms=created_before_ms,
+                schedule_id=schedule_id, labels=labels, created_from_ms=created_from_ms,
+                created_before_ms=created_before_ms,
             )
         )  # fmt: skip
 

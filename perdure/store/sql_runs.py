@@ -85,7 +85,7 @@ def create_run(connection: Connection, new: NewRun) -> RunRow:
     no = connection.execute(_ADD_RUN, _new_row(new, run_id, session_no, last_number, at_ms)).inserted_primary_key[0]  # type: ignore[index]
     _label(connection, no, new.labels)
     run = RunTransaction(connection, run_id)
-    run.append(say.created(new.input, new.definition["name"], new.definition["model"]))
+    run.append(say.created(new.input, new.definition["name"], new.definition["model"], new.schedule_id))
     run.add_message("user", new.input)
     run.append(say.queued())
     if new.budget:
@@ -138,6 +138,7 @@ def _new_row(new: NewRun, run_id: str, session_no: int, last_number: int, at_ms:
         "deadline_ms": new.deadline_ms,
         "created_ms": at_ms,
         "root_run_id": run_id,
+        "schedule_id": new.schedule_id,
         "labels": dump_map(new.labels),
         "metadata": dump_map(new.metadata),
         "traceparent": plain(new.traceparent) if new.traceparent is not None else None,
@@ -161,13 +162,13 @@ def get_run(connection: Connection, run_id: str, project_id: str | None) -> RunR
 def list_runs(
     connection: Connection, project_id: str, *, limit: int, cursor: str | None, descending: bool,
     statuses: Sequence[str], session_id: str | None, agent_id: str | None, parent_run_id: str | None,
-    root_run_id: str | None, labels: Mapping[str, str] | None, created_from_ms: int | None,
+    root_run_id: str | None, schedule_id: str | None, labels: Mapping[str, str] | None, created_from_ms: int | None,
     created_before_ms: int | None,
 ) -> Page[RunRow]:  # fmt: skip
     query = _SHOW.where(runs.c.project_id == project_id)
     for column, value in (
         (sessions.c.id, session_id), (runs.c.agent_id, agent_id), (runs.c.parent_run_id, parent_run_id),
-        (runs.c.root_run_id, root_run_id),
+        (runs.c.root_run_id, root_run_id), (runs.c.schedule_id, schedule_id),
     ):  # fmt: skip
         if value is not None:
             query = query.where(column == plain(value))
@@ -335,6 +336,7 @@ def run_of(row: RowMapping) -> RunRow:
         parent_run_id=row["parent_run_id"],
         root_run_id=row["root_run_id"],
         depth=row["depth"],
+        schedule_id=row["schedule_id"],
         labels=load_map(row["labels"]),
         metadata=load_map(row["metadata"]),
     )

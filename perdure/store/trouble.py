@@ -16,7 +16,7 @@ class JournalTrouble(Exception):
 
 class NotFound(Exception):
     """No such object in this project. ``kind`` is ``run``, ``session``, ``agent``, ``call``, ``message``,
-    ``approval``, ``question``, ``ask`` or ``blob``."""
+    ``approval``, ``question``, ``ask``, ``schedule`` or ``blob``."""
 
     def __init__(self, kind: str, id_: str) -> None:
         super().__init__(f"no {kind} {id_!r}")
@@ -73,6 +73,30 @@ class NameTaken(Exception):
     def __init__(self, name: str) -> None:
         super().__init__(f"another agent is named {name!r}")
         self.name = name
+
+
+class ScheduleNameTaken(Exception):
+    """Another schedule of the project has this name: ``id``."""
+
+    def __init__(self, name: str, id_: str) -> None:
+        super().__init__(f"schedule {id_} is named {name!r}")
+        self.name, self.id = name, id_
+
+
+class TooManySchedules(Exception):
+    """The project, or the agent that schedules itself, has as many as it may have."""
+
+    def __init__(self, most: int, of: str) -> None:
+        super().__init__(f"{of} may have {most} schedules")
+        self.most = most
+
+
+class VersionMismatch(Exception):
+    """The object has changed since it was read: it is at ``version`` now."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(f"it is at version {version}")
+        self.version = version
 
 
 class InvalidCursor(Exception):

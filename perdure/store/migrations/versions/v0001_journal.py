@@ -43,6 +43,65 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("project_id", "key", name=op.f("pk_idempotency_keys")),
     )
     op.create_table(
+        "schedules",
+        sa.Column("no", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("project_id", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("timing_version", sa.Integer(), nullable=False),
+        sa.Column("applied_version", sa.Integer(), nullable=False),
+        sa.Column("definition", sa.Text(), nullable=False),
+        sa.Column("paused", sa.Boolean(), nullable=False),
+        sa.Column("paused_reason", sa.Text(), nullable=False),
+        sa.Column("session_id", sa.Text(), nullable=True),
+        sa.Column("owner", sa.Text(), nullable=True),
+        sa.Column("made_by_run_id", sa.Text(), nullable=True),
+        sa.Column("requested_by", sa.Text(), nullable=False),
+        sa.Column("settled_ms", sa.BigInteger(), nullable=False),
+        sa.Column("settle_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("updated_ms", sa.BigInteger(), nullable=False),
+        sa.Column("deleted_ms", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("no", name=op.f("pk_schedules")),
+        sa.UniqueConstraint("id", name=op.f("uq_schedules_id")),
+    )
+    op.create_index(
+        "ix_schedules_unapplied",
+        "schedules",
+        ["updated_ms"],
+        unique=False,
+        sqlite_where=sa.text("applied_version < version"),
+        postgresql_where=sa.text("applied_version < version"),
+    )
+    op.create_index(
+        "uq_schedules_name",
+        "schedules",
+        ["project_id", "name"],
+        unique=True,
+        sqlite_where=sa.text("deleted_ms IS NULL"),
+        postgresql_where=sa.text("deleted_ms IS NULL"),
+    )
+    op.create_table(
+        "invocations",
+        sa.Column("no", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("project_id", sa.Text(), nullable=False),
+        sa.Column("schedule_no", sa.BigInteger(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("planned_ms", sa.BigInteger(), nullable=False),
+        sa.Column("actual_ms", sa.BigInteger(), nullable=True),
+        sa.Column("cause", sa.Text(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("run_id", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(["schedule_no"], ["schedules.no"], name=op.f("fk_invocations_schedule_no")),
+        sa.PrimaryKeyConstraint("no", name=op.f("pk_invocations")),
+        sa.UniqueConstraint("id", name=op.f("uq_invocations_id")),
+        sa.UniqueConstraint("schedule_no", "key", name=op.f("uq_invocations_schedule_no")),
+    )
+    op.create_index("ix_invocations_planned", "invocations", ["schedule_no", "planned_ms"], unique=False)
+    op.create_table(
         "sessions",
         sa.Column("no", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("id", sa.Text(), nullable=False),
@@ -117,6 +176,7 @@ def upgrade() -> None:
         sa.Column("parent_run_id", sa.Text(), nullable=True),
         sa.Column("root_run_id", sa.Text(), nullable=False),
         sa.Column("depth", sa.SmallInteger(), nullable=False),
+        sa.Column("schedule_id", sa.Text(), nullable=True),
         sa.Column("labels", sa.Text(), nullable=True),
         sa.Column("metadata", sa.Text(), nullable=True),
         sa.Column("traceparent", sa.Text(), nullable=True),
@@ -127,6 +187,14 @@ def upgrade() -> None:
     op.create_index("ix_runs_project_id", "runs", ["project_id", "no"], unique=False)
     op.create_index("ix_runs_root_run_id", "runs", ["root_run_id"], unique=False)
     op.create_index("ix_runs_session_no", "runs", ["session_no"], unique=False)
+    op.create_index(
+        "ix_runs_schedule_id",
+        "runs",
+        ["schedule_id", "no"],
+        unique=False,
+        sqlite_where=sa.text("schedule_id IS NOT NULL"),
+        postgresql_where=sa.text("schedule_id IS NOT NULL"),
+    )
     op.create_index(
         "ix_runs_unstarted",
         "runs",
@@ -371,6 +439,12 @@ def downgrade() -> None:
         postgresql_where=sa.text("NOT workflow_started"),
         sqlite_where=sa.text("NOT workflow_started"),
     )
+    op.drop_index(
+        "ix_runs_schedule_id",
+        table_name="runs",
+        sqlite_where=sa.text("schedule_id IS NOT NULL"),
+        postgresql_where=sa.text("schedule_id IS NOT NULL"),
+    )
     op.drop_index("ix_runs_session_no", table_name="runs")
     op.drop_index("ix_runs_root_run_id", table_name="runs")
     op.drop_index("ix_runs_project_id", table_name="runs")
@@ -378,6 +452,21 @@ def downgrade() -> None:
     op.drop_table("agent_versions")
     op.drop_index("ix_sessions_project_id", table_name="sessions")
     op.drop_table("sessions")
+    op.drop_index("ix_invocations_planned", table_name="invocations")
+    op.drop_table("invocations")
+    op.drop_index(
+        "uq_schedules_name",
+        table_name="schedules",
+        sqlite_where=sa.text("deleted_ms IS NULL"),
+        postgresql_where=sa.text("deleted_ms IS NULL"),
+    )
+    op.drop_index(
+        "ix_schedules_unapplied",
+        table_name="schedules",
+        sqlite_where=sa.text("applied_version < version"),
+        postgresql_where=sa.text("applied_version < version"),
+    )
+    op.drop_table("schedules")
     op.drop_table("idempotency_keys")
     op.drop_table("blobs")
     op.drop_table("agents")
