@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 from datetime import timedelta
+from functools import partial
 
 import uvloop
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
@@ -17,12 +18,14 @@ from activities.call_model import ModelCaller
 from activities.call_tool import ToolCaller
 from activities.lifeline import FaultHook, unharmed
 from activities.record import Recorder
+from activities.schedules import Firings
 from activities.settle_ask import AskSettler
 from activities.transcripts import Transcripts
-from perdure.assembly import Assembly, assemble
+from perdure.assembly import Assembly, assemble, run_of_schedule
 from perdure.runs import TemporalUnavailable, register_search_attributes
 from perdure.settings import Settings
 from workflows.agent_run import AgentRun
+from workflows.scheduled_run import ScheduledRun
 
 
 def build_worker(assembly: Assembly, reached: FaultHook = unharmed) -> Worker:
@@ -38,16 +41,21 @@ def build_worker(assembly: Assembly, reached: FaultHook = unharmed) -> Worker:
         journal, assembly.toolbox, name, beat, settings.workspaces, settings.limits.spool_bytes,
         settings.limits.tool_result_bytes_max, transcripts, settings.previews, reached,
     )  # fmt: skip
+    firings = Firings(journal, assembly.runs, assembly.schedules, partial(run_of_schedule, settings), beat)
     return Worker(
         assembly.runs.client,
         task_queue=settings.task_queue,
-        workflows=[AgentRun],
+        workflows=[AgentRun, ScheduledRun],
         activities=[
             models.call_model,
             tools.call_tool,
             CallAnswerer(journal, beat).answer_call,
             AskSettler(journal, beat).settle_ask,
             Recorder(journal, beat).record,
+            firings.open_invocation,
+            firings.await_run,
+            firings.cancel_run,
+            firings.pause_schedule,
         ],
         # The sandbox would be switched off for the core anyway; purity is held by tests, and a turn is cheaper.
         workflow_runner=UnsandboxedWorkflowRunner(),

@@ -1,5 +1,5 @@
-"""Which budget and limits a run has: its own word over the agent's over the settings'. A cost limit needs a known
-price, and a budget must pay for a first call."""
+"""What is asked of budgets: a cost limit needs a known price, and a budget must pay for a first call. Which budget and
+limits a run has is in ``perdure/assembly.py``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from api.problems import FieldError, Problem, field_problem
 from perdure.assembly import Assembly
-from perdure.contract import AgentDefinition, Block, BudgetDefinition, LimitsDefinition, ToolDescription
+from perdure.contract import AgentDefinition, Block, BudgetDefinition, ToolDescription
 from perdure.core.budget import (
     TOKENS_PER_BYTE_PERMILLE,
     Account,
@@ -21,36 +21,6 @@ from perdure.core.budget import (
 from perdure.providers.estimate import price_of, request_bytes
 from perdure.settings import Settings
 from perdure.store.rows import RunRow
-
-
-def resolved_limits(settings: Settings, of_agent: LimitsDefinition, of_run: LimitsDefinition) -> LimitsDefinition:
-    """All of them; the tools' own budgets by name."""
-    defaults = settings.limits
-    limits = LimitsDefinition(
-        max_turns=defaults.max_turns,
-        max_tool_calls=defaults.max_tool_calls,
-        max_questions=defaults.max_questions,
-        max_children=defaults.max_children,
-        max_depth=defaults.max_depth,
-        tool_output_bytes_per_turn=defaults.tool_output_bytes_per_turn,
-    )
-    tools = {**of_agent.get("tools", {}), **of_run.get("tools", {})}
-    return {**limits, **of_agent, **of_run, "tools": tools}
-
-
-def resolved_budget(settings: Settings, of_agent: BudgetDefinition, of_run: BudgetDefinition) -> Budget | None:
-    """None when nobody has set a limit, nor said what should happen at one."""
-    defaults = settings.budget
-    of_settings = Budget(
-        None if defaults.max_cost_usd is None else int(defaults.max_cost_usd * 1_000_000),
-        defaults.max_tokens,
-        defaults.max_output_tokens,
-        defaults.on_limit,
-    )
-    said: BudgetDefinition = {**of_agent, **of_run}
-    budget = replace(of_settings, **said)
-    limited = (budget.max_cost_micros, budget.max_tokens, budget.max_output_tokens) != (None, None, None)
-    return budget if limited or "on_limit" in said else None
 
 
 def changed_budget(now: Budget | None, settings: Settings, change: BudgetDefinition) -> Budget:

@@ -13,15 +13,13 @@ from api.budgets import (
     contradictions,
     is_priced,
     not_priced,
-    resolved_budget,
-    resolved_limits,
 )
 from api.parts import PROJECT
 from api.policies import field_errors
 from api.policy_bodies import PolicyIn
 from api.problems import FieldError, errors_problem, field_problem
 from api.requests import AgentBody, AgentReference, CreateRun, InlineAgent
-from perdure.assembly import Assembly
+from perdure.assembly import Assembly, resolved_budget, resolved_limits
 from perdure.contract import AgentDefinition, Block, LimitsDefinition, ModelSettings
 from perdure.core.budget import Budget
 from perdure.providers.port import UnknownModel
@@ -106,6 +104,13 @@ def _tool_errors(assembly: Assembly, definition: AgentDefinition, pointer: str) 
 async def resolve(assembly: Assembly, body: CreateRun, content: list[Block]) -> Resolved:
     """The definition that the run pins, with its own policy and tools; its limits and its budget."""
     definition, agent = await resolve_agent(assembly, body.agent, body.agent_inline)
+    return resolve_run(assembly, definition, agent, body, content)
+
+
+def resolve_run(
+    assembly: Assembly, definition: AgentDefinition, agent: AgentRow | None, body: CreateRun, content: list[Block]
+) -> Resolved:
+    """The same for a definition that is known already."""
     if body.client_tools:
         definition = {**definition, "client_tools": [tool.definition() for tool in body.client_tools]}
     if errors := _run_errors(assembly, definition, body):

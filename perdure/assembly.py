@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from perdure.contract import LimitsDefinition, RateLimitDefinition, ToolDescription, core_limits
+from perdure.contract import BudgetDefinition, LimitsDefinition, RateLimitDefinition, ToolDescription, core_limits
+from perdure.core.budget import Budget
 from perdure.core.spec import RateLimit, RunSpec, ToolRule
 from perdure.providers import EndpointConfig, PriceConfig, build_catalog
 from perdure.providers.port import ModelCatalog
 from perdure.runs import Runs, connect
+from perdure.schedules import Schedules
 from perdure.settings import Settings
 from perdure.store.journal import Journal
-from perdure.store.rows import RunRow
+from perdure.store.rows import AgentRow, NewRun, RunRow
+from perdure.store.schedule_rows import ScheduleRow
 from perdure.store.sql import open_journal
 from perdure.tools.client_tools import RunToolBox
 from perdure.tools.limits import ToolLimits
@@ -31,6 +34,7 @@ class Assembly:
     catalog: ModelCatalog
     toolbox: ToolBox
     runs: Runs
+    schedules: Schedules
 
     async def close(self) -> None:
         await self.catalog.close()
@@ -68,7 +72,8 @@ async def assemble(settings: Settings, *, lazy: bool = True) -> Assembly:
         return run_spec(run, settings, toolbox)
 
     runs = Runs(client, task_queue=settings.task_queue, spec_of=spec_of, search_attributes=settings.search_attributes)
-    return Assembly(settings, journal, catalog, toolbox, runs)
+    schedules = Schedules(client, task_queue=settings.task_queue, previews=settings.previews)
+    return Assembly(settings, journal, catalog, toolbox, runs, schedules)
 
 
 def run_spec(run: RunRow, settings: Settings, toolbox: ToolBox) -> RunSpec:
@@ -93,6 +98,63 @@ def run_spec(run: RunRow, settings: Settings, toolbox: ToolBox) -> RunSpec:
         continue_as_new_events=settings.worker.continue_as_new_events,
         previews=settings.previews,
         search_attributes=settings.search_attributes,
+    )
+
+
+def resolved_limits(settings: Settings, of_agent: LimitsDefinition, of_run: LimitsDefinition) -> LimitsDefinition:
+    """All of them; the tools' own budgets by name."""
+    defaults = settings.limits
+    limits = LimitsDefinition(
+        max_turns=defaults.max_turns,
+        max_tool_calls=defaults.max_tool_calls,
+        max_questions=defaults.max_questions,
+        max_children=defaults.max_children,
+        max_depth=defaults.max_depth,
+        tool_output_bytes_per_turn=defaults.tool_output_bytes_per_turn,
+    )
+    tools = {**of_agent.get("tools", {}), **of_run.get("tools", {})}
+    return {**limits, **of_agent, **of_run, "tools": tools}
+
+
+def resolved_budget(settings: Settings, of_agent: BudgetDefinition, of_run: BudgetDefinition) -> Budget | None:
+    """None when nobody has set a limit, nor said what should happen at one."""
+    defaults = settings.budget
+    of_settings = Budget(
+        None if defaults.max_cost_usd is None else int(defaults.max_cost_usd * 1_000_000),
+        defaults.max_tokens,
+        defaults.max_output_tokens,
+        defaults.on_limit,
+    )
+    said: BudgetDefinition = {**of_agent, **of_run}
+    budget = replace(of_settings, **said)
+    limited = (budget.max_cost_micros, budget.max_tokens, budget.max_output_tokens) != (None, None, None)
+    return budget if limited or "on_limit" in said else None
+
+
+def run_of_schedule(settings: Settings, row: ScheduleRow, agent: AgentRow | None, run_id: str, at_ms: int) -> NewRun:
+    """The run that a firing starts: the agent of now (``agent``, or the schedule's inline definition) with what the
+    schedule says over it."""
+    schedule = row.definition
+    definition = agent.definition if agent else schedule["inline"]
+    assert definition is not None, "a schedule names an agent or holds one"
+    if schedule["policy"] is not None:
+        definition = {**definition, "run_policy": schedule["policy"]}
+    limits = resolved_limits(settings, definition["limits"], schedule["limits"])
+    return NewRun(
+        run_id=run_id,
+        definition={**definition, "limits": limits},
+        input=schedule["input"],
+        deadline_ms=at_ms + settings.limits.deadline_seconds * 1_000,
+        limits=limits,
+        budget=resolved_budget(settings, definition.get("budget", {}), schedule["budget"] or {}),
+        requested_by=row.requested_by,
+        agent_id=agent.id if agent else None,
+        agent_version=agent.version if agent else None,
+        session_id=row.session_id,
+        project_id=row.project_id,
+        schedule_id=row.id,
+        labels=schedule["labels"],
+        metadata=schedule["metadata"],
     )
 
 

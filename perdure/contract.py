@@ -161,6 +161,7 @@ class Opened:
     status: Literal["started", "delivered", "skipped", "failed", "gone"]
     run_id: str = ""
     start: AgentRunInput | None = None
+    tenant: str = ""
     pause_on_failure: bool = False
 
 

@@ -46,14 +46,14 @@ from perdure.core.spec import RunSpec
 from perdure.store.rows import RunRow
 
 DEFAULT_ADDRESS = "localhost:7233"  # where Temporal's own tools look when nobody says otherwise
-_RPC = timedelta(seconds=3)  # a client of the HTTP surface should not wait longer to hear that Temporal is away
+RPC = timedelta(seconds=3)  # a client of the HTTP surface should not wait longer to hear that Temporal is away
 _PASSING = {
     RPCStatusCode.UNAVAILABLE,
     RPCStatusCode.DEADLINE_EXCEEDED,
     RPCStatusCode.CANCELLED,
     RPCStatusCode.RESOURCE_EXHAUSTED,
 }
-_TASK_TIMEOUT = timedelta(seconds=4)  # a workflow task lost with its worker or server is given out again after this
+TASK_TIMEOUT = timedelta(seconds=4)  # a workflow task lost with its worker or server is given out again after this
 _SEARCH_TYPES = {
     name: IndexedValueType.Value(f"INDEXED_VALUE_TYPE_{type_.upper()}") for name, type_ in SEARCH_ATTRIBUTES.items()
 }
@@ -123,40 +123,44 @@ class Runs:
         self._spec_of = spec_of
         self._search_attributes = search_attributes
 
+    def start_of(self, run: RunRow) -> AgentRunInput:
+        """What its workflow is started with."""
+        spec = self._spec_of(run)
+        return AgentRunInput(spec, _goal(run) if spec.previews else "")
+
     async def start(self, run: RunRow) -> None:
         """Start the run's workflow. Starting it again is nothing: the workflow id is the run id."""
-        spec = self._spec_of(run)
-        goal = _goal(run) if spec.previews else ""
+        start = self.start_of(run)
         with suppress(WorkflowAlreadyStartedError):
-            async with _temporal_trouble():
+            async with temporal_trouble():
                 await self.client.start_workflow(
                     WORKFLOW,
-                    AgentRunInput(spec, goal),
+                    start,
                     id=run.id,
                     task_queue=self.task_queue,
                     id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                    task_timeout=_TASK_TIMEOUT,
-                    static_summary=goal[:SUMMARY_CHARACTERS] or None,
+                    task_timeout=TASK_TIMEOUT,
+                    static_summary=start.goal[:SUMMARY_CHARACTERS] or None,
                     search_attributes=_searchable(run) if self._search_attributes else None,
-                    rpc_timeout=_RPC,
+                    rpc_timeout=RPC,
                 )
 
     async def deliver(self, run_id: str, orders: Sequence[Order]) -> bool:
         """Bring orders of the journal to the run, in one signal; durable when this returns, with no worker alive
         too. Delivered twice they say nothing new. False: there is no such open workflow."""
         handle = self.client.get_workflow_handle(run_id)
-        return await _to_open(handle.signal(SIGNAL_ORDERS, Orders(tuple(orders)), rpc_timeout=_RPC))
+        return await _to_open(handle.signal(SIGNAL_ORDERS, Orders(tuple(orders)), rpc_timeout=RPC))
 
     async def terminate(self, run_id: str, reason: str) -> bool:
         """End the workflow without asking it. False: there is no such open workflow."""
         handle = self.client.get_workflow_handle(run_id)
-        return await _to_open(handle.terminate(reason=reason, rpc_timeout=_RPC))
+        return await _to_open(handle.terminate(reason=reason, rpc_timeout=RPC))
 
     async def is_open(self, run_id: str) -> bool:
         """Whether the run's workflow exists and has not ended."""
-        async with _temporal_trouble():
+        async with temporal_trouble():
             try:
-                found = await self.client.get_workflow_handle(run_id).describe(rpc_timeout=_RPC)
+                found = await self.client.get_workflow_handle(run_id).describe(rpc_timeout=RPC)
             except RPCError as error:
                 if error.status == RPCStatusCode.NOT_FOUND:
                     return False
@@ -165,28 +169,28 @@ class Runs:
 
     async def pollers(self) -> int:
         """How many workers have polled the task queue for workflow tasks lately."""
-        async with _temporal_trouble():
+        async with temporal_trouble():
             answer = await self.client.workflow_service.describe_task_queue(
                 DescribeTaskQueueRequest(
                     namespace=self.client.namespace,
                     task_queue=TaskQueue(name=self.task_queue),
                     task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
                 ),
-                timeout=_RPC,
+                timeout=RPC,
             )
         return len(answer.pollers)
 
     async def namespace_ready(self) -> None:
         """Return when the namespace answers."""
-        async with _temporal_trouble():
+        async with temporal_trouble():
             await self.client.workflow_service.describe_namespace(
-                DescribeNamespaceRequest(namespace=self.client.namespace), timeout=_RPC
+                DescribeNamespaceRequest(namespace=self.client.namespace), timeout=RPC
             )
 
 
 async def _to_open(order: Coroutine[object, object, object]) -> bool:
     """Give an order to an open workflow; False when there is none."""
-    async with _temporal_trouble():
+    async with temporal_trouble():
         try:
             await order
         except RPCError as error:
@@ -197,11 +201,11 @@ async def _to_open(order: Coroutine[object, object, object]) -> bool:
 
 
 @asynccontextmanager
-async def _temporal_trouble() -> AsyncIterator[None]:
+async def temporal_trouble() -> AsyncIterator[None]:
     """Translate Temporal's trouble, in one place."""
     try:
         # The SDK's own timeout is of one try, and it tries for ten seconds to find a server that is away.
-        async with asyncio.timeout(_RPC.total_seconds()):
+        async with asyncio.timeout(RPC.total_seconds()):
             yield
     except RPCError as error:
         if error.status in _PASSING:
@@ -239,7 +243,7 @@ async def register_search_attributes(client: Client, *, wanted: bool) -> None:
         return
     try:
         await client.operator_service.add_search_attributes(
-            AddSearchAttributesRequest(namespace=client.namespace, search_attributes=_SEARCH_TYPES), timeout=_RPC
+            AddSearchAttributesRequest(namespace=client.namespace, search_attributes=_SEARCH_TYPES), timeout=RPC
         )
     except RPCError as error:
         if error.status not in (RPCStatusCode.ALREADY_EXISTS, RPCStatusCode.PERMISSION_DENIED, *_PASSING):
