@@ -25,6 +25,7 @@ from api import (
     policy,
     questions,
     runs,
+    schedules,
     sessions,
     steering,
 )  # fmt: skip
@@ -79,7 +80,8 @@ def create_app(
     )
     app.state.stopping = stopping
     for module in (
-        runs, steering, inbox, calls, events, ledger, approvals, questions, sessions, agents, policy, catalog, health,
+        runs, schedules, steering, inbox, calls, events, ledger, approvals, questions, sessions, agents, policy,
+        catalog, health,
     ):  # fmt: skip
         app.include_router(module.router)
     install(app)
@@ -129,6 +131,7 @@ _TAGS = [
     {"name": "messages", "description": "What is said to a running run."},
     {"name": "approvals", "description": "What people are asked before a tool call runs."},
     {"name": "questions", "description": "What agents ask people."},
+    {"name": "schedules", "description": "Runs that start again and again; Temporal Schedules, kept in the journal."},
     {"name": "usage", "description": "What was spent."},
     {"name": "sessions", "description": "Conversations: transcripts that outlive one run."},
     {"name": "agents", "description": "Named definitions in immutable versions."},

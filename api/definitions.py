@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from api.body import TextBlockIn
 from api.budgets import (
     check_first_call,
     check_price,
@@ -18,7 +19,7 @@ from api.parts import PROJECT
 from api.policies import field_errors
 from api.policy_bodies import PolicyIn
 from api.problems import FieldError, errors_problem, field_problem
-from api.requests import AgentBody, AgentReference, CreateRun, InlineAgent
+from api.requests import AgentBody, AgentReference, CreateRun, InlineAgent, RunInput
 from perdure.assembly import Assembly, resolved_budget, resolved_limits
 from perdure.contract import AgentDefinition, Block, LimitsDefinition, ModelSettings
 from perdure.core.budget import Budget
@@ -30,6 +31,24 @@ from perdure.tools.policy import normalized
 from perdure.tools.policy_check import limits_problems, policy_problems
 
 INLINE_NAME = "inline"
+
+
+def input_blocks(given: RunInput) -> list[Block]:
+    """One user message: texts in their order. ``validation_failed`` when nothing is said."""
+    texts: list[str] = []
+    for item in [given] if isinstance(given, str) else given:
+        match item:
+            case str():
+                texts.append(item)
+            case TextBlockIn():
+                texts.append(item.text)
+            case _ if isinstance(item.content, str):
+                texts.append(item.content)
+            case _:
+                texts.extend(block.text for block in item.content)
+    if not any(text.strip() for text in texts):
+        raise field_problem("validation_failed", "/input", "the input holds no text", kind="empty")
+    return [{"type": "text", "text": text} for text in texts if text]
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,10 @@ from perdure.store.trouble import (
     NotEligible,
     NotFound,
     RunOver,
+    ScheduleNameTaken,
     SessionBusy,
+    TooManySchedules,
+    VersionMismatch,
 )
 
 log = logging.getLogger("perdure.api")
@@ -69,6 +72,7 @@ CODES: Final[dict[str, Code]] = {
     "question_not_found": Code(404, "No such question"),
     "message_not_found": Code(404, "No such message to this run"),
     "call_not_found": Code(404, "No such call in this run"),
+    "schedule_not_found": Code(404, "No such schedule"),
     "method_not_allowed": Code(405, "This address does not take this method"),
     "run_terminal": Code(409, "The run has ended"),
     "invalid_transition": Code(409, "The run's status does not allow this"),
@@ -79,6 +83,8 @@ CODES: Final[dict[str, Code]] = {
     "approval_stale": Code(409, "The arguments are not the ones that were shown"),
     "tool_result_conflict": Code(409, "The tool call has its result already"),
     "idempotency_in_progress": Code(409, "The first request with this Idempotency-Key is still being answered", True),
+    "name_taken": Code(409, "Another object has this name"),
+    "too_many_schedules": Code(409, "There are as many schedules as there may be"),
     "events_expired": Code(410, "These events are no longer kept"),
     "run_expired": Code(410, "The run is no longer kept"),
     "version_mismatch": Code(412, "The object has changed since it was read"),
@@ -208,6 +214,14 @@ def problem_of(error: Exception) -> Problem | None:
                 "session_busy",
                 f"Session {error.session_id} has an active run, {error.run_id}: wait for it or cancel it.",
             )
+        case VersionMismatch():
+            return Problem(
+                "version_mismatch", f'The schedule has changed since it was read: its ETag is "{error.version}".'
+            )
+        case ScheduleNameTaken():
+            return field_problem("name_taken", "/name", f"Another schedule is named {error.name!r}: {error.id}.")
+        case TooManySchedules():
+            return Problem("too_many_schedules", f"{_sentence(error)} Delete those that are not needed.")
         case RunOver():
             return Problem("run_terminal", f"Run {error.run_id} has ended: it is {error.status}.")
         case AskResolved():
@@ -305,7 +319,8 @@ def install(app: FastAPI) -> None:
 
     for kind in (
         Problem, JournalTrouble, TemporalUnavailable, NotFound, SessionBusy, RunOver, AskResolved, AskExpired, AskStale,
-        NotEligible, InboxFull, RequestValidationError, HTTPException,
+        NotEligible, InboxFull, VersionMismatch, ScheduleNameTaken, TooManySchedules, RequestValidationError,
+        HTTPException,
     ):  # fmt: skip
         app.add_exception_handler(kind, handle)
 

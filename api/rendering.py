@@ -66,7 +66,7 @@ def run(row: RunRow, *, pending_actions: list[Object], waiting_for: list[Object]
         "parent_run_id": row.parent_run_id,
         "root_run_id": row.root_run_id,
         "depth": row.depth,
-        "schedule_id": None,
+        "schedule_id": row.schedule_id,
         "retry_of": None,
         "forked_from": None,
         "input": blocks(row.input),

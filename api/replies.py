@@ -112,7 +112,7 @@ class RunOut(Reply):
     parent_run_id: str | None
     root_run_id: str
     depth: int
-    schedule_id: None
+    schedule_id: str | None
     retry_of: None
     forked_from: None
     input: list[BlockOut]

@@ -14,9 +14,8 @@ from ulid import ULID
 
 from api.actor import Actor
 from api.bodies import JsonRequest, JsonRoute
-from api.body import TextBlockIn
 from api.budgets import changed_budget, check_price
-from api.definitions import resolve
+from api.definitions import input_blocks, resolve
 from api.encoding import JsonReply
 from api.events import Wanted, sse_reply
 from api.idempotency import IDEMPOTENCY_KEY, once
@@ -30,7 +29,7 @@ from api.showing import show_run, show_runs
 from api.starting import start_now
 from api.times import milliseconds
 from api.waiting import at_rest, preferred_wait, wait_until_at_rest
-from perdure.contract import Block, LimitsDefinition
+from perdure.contract import LimitsDefinition
 from perdure.core.state import RunStatus
 from perdure.store.rows import NewRun, Page, RunRow
 from perdure.store.trouble import NotFound
@@ -102,7 +101,7 @@ async def create_run(request: Strict, given: Given, body: CreateRun, actor: Acto
 async def _create(request: JsonRequest, parts: Parts, body: CreateRun, run_id: str, actor: str) -> RunRow:
     """Everything is checked before anything is written; then one transaction, then the workflow."""
     assembly = parts.assembly
-    content = _input_blocks(body)
+    content = input_blocks(body.input)
     deadline_ms = _deadline_ms(body.deadline, assembly.settings.limits.deadline_seconds)
     made = await resolve(assembly, body, content)
     new = NewRun(
@@ -130,24 +129,6 @@ async def _create(request: JsonRequest, parts: Parts, body: CreateRun, run_id: s
         raise field_problem("session_not_found", "/session_id", message) from None
     await start_now(parts, run)
     return run
-
-
-def _input_blocks(body: CreateRun) -> list[Block]:
-    """One user message: texts in their order. ``validation_failed`` when nothing is said."""
-    texts: list[str] = []
-    for item in [body.input] if isinstance(body.input, str) else body.input:
-        match item:
-            case str():
-                texts.append(item)
-            case TextBlockIn():
-                texts.append(item.text)
-            case _ if isinstance(item.content, str):
-                texts.append(item.content)
-            case _:
-                texts.extend(block.text for block in item.content)
-    if not any(text.strip() for text in texts):
-        raise field_problem("validation_failed", "/input", "the input holds no text", kind="empty")
-    return [{"type": "text", "text": text} for text in texts if text]
 
 
 def _deadline_ms(deadline: datetime | None, default_seconds: int) -> int:
@@ -237,6 +218,7 @@ async def list_runs(
     parent_run_id: str | None = None,
     root_run_id: Annotated[str | None, Query(alias="root", description="All runs of one tree.")] = None,
     needs_action: Annotated[bool | None, Query(description="Runs that wait for a person or for the client.")] = None,
+    schedule_id: str | None = None,
     created_gt: Annotated[datetime | None, Query(alias="created_at[gt]")] = None,
     created_gte: Annotated[datetime | None, Query(alias="created_at[gte]")] = None,
     created_lt: Annotated[datetime | None, Query(alias="created_at[lt]")] = None,
@@ -258,6 +240,7 @@ async def list_runs(
             agent_id=agent_id,
             parent_run_id=parent_run_id,
             root_run_id=root_run_id,
+            schedule_id=schedule_id,
             labels=labels,
             created_from_ms=_bound(created_gte, created_gt, max),
             created_before_ms=_bound(created_lt, created_lte, min),

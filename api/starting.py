@@ -8,6 +8,7 @@ import logging
 from contextlib import suppress
 
 from api.parts import Parts
+from api.schedule_keeping import ScheduleKeeper
 from perdure.assembly import Assembly
 from perdure.core.state import Failure
 from perdure.runs import TemporalUnavailable
@@ -53,6 +54,7 @@ async def end_workflow(assembly: Assembly, run_id: str, reason: str) -> None:
 async def reconcile(parts: Parts) -> None:
     """Start queued runs whose workflow nobody has confirmed, until the process stops."""
     pause = EVERY_SECONDS
+    keeper = ScheduleKeeper(parts.assembly)
     clock = asyncio.get_running_loop().time
     looked_for_orphans = looked_for_keys = -KEYS_EVERY_SECONDS  # at the start, too
     while True:
@@ -60,6 +62,7 @@ async def reconcile(parts: Parts) -> None:
         try:
             await _reconcile_once(parts)
             await deliver_late(parts)
+            await keeper.keep()
             if clock() - looked_for_orphans > ORPHANS_EVERY_SECONDS:
                 looked_for_orphans = clock()
                 await end_orphans(parts.assembly)

@@ -74,6 +74,8 @@ class LimitSettings(_Table):
     max_questions: int = Field(default=10, ge=0, le=1_000)  # how often a run may ask people
     max_children: int = Field(default=50, ge=0, le=10_000)
     max_depth: int = Field(default=3, ge=0, le=10)
+    max_schedules: int = Field(default=1_000, ge=0, le=100_000)  # of the whole service
+    max_schedules_per_agent: int = Field(default=10, ge=0, le=1_000)  # that an agent makes for itself
     tool_output_bytes_per_turn: int | None = Field(default=None, ge=1_000)  # beyond: the model is asked to sum up
     deadline_seconds: int = Field(default=7 * 86_400, ge=1, le=400 * 86_400)  # of a run that names none
     request_bytes_max: int = Field(default=16 * 1024 * 1024, ge=1_024)  # body of one HTTP request

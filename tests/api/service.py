@@ -36,6 +36,7 @@ from perdure.runs import TemporalUnavailable
 from perdure.settings import Settings
 from perdure.store.journal import Follower, Journal
 from perdure.store.rows import Begun, ModelCommit, RunRow, ToolCommit
+from perdure.store.schedule_rows import ScheduleRow
 from perdure.store.sql import open_journal
 from perdure.store.trouble import JournalTrouble
 from perdure.tools.limits import ToolLimits
@@ -97,6 +98,36 @@ class ObedientRuns:
         self._reach()
 
 
+class ObedientSchedules:
+    """Temporal's schedules, written down by name: ``told`` is the newest version each was told of, None when it is
+    gone; ``orders`` are triggers and backfills with their request ids."""
+
+    def __init__(self, runs: ObedientRuns) -> None:
+        self._runs = runs
+        self.told: dict[str, int | None] = {}
+        self.orders: list[tuple[Any, ...]] = []
+
+    async def apply(self, row: ScheduleRow) -> None:
+        self._runs._reach()
+        self.told[row.id] = None if row.deleted else row.version
+
+    async def trigger(self, schedule_id: str, request_id: str, overlap: str | None) -> bool:
+        self._runs._reach()
+        if self.told.get(schedule_id) is None:
+            return False
+        self.orders.append(("trigger", schedule_id, request_id, overlap))
+        return True
+
+    async def backfill(self, schedule_id: str, request_id: str, from_ms: int, to_ms: int, overlap: str) -> bool:
+        self._runs._reach()
+        self.orders.append(("backfill", schedule_id, request_id, from_ms, to_ms, overlap))
+        return True
+
+    async def known(self) -> set[str]:
+        self._runs._reach()
+        return {id_ for id_, version in self.told.items() if version is not None}
+
+
 class Line:
     """The line to the journal, which can be ``cut``: then every call ends as it does when a database is away."""
 
@@ -132,6 +163,7 @@ class Service:
     url: str
     catalog: ModelCatalog
     toolbox: ToolBox
+    schedules: ObedientSchedules
 
     async def post(self, path: str, body: Any, **headers: str) -> httpx2.Response:
         return await self.http.post(path, json=body, headers=headers)
@@ -278,6 +310,7 @@ class SseReader:
 async def serve(home: Path, **settings: Any) -> AsyncIterator[Service]:
     configured = Settings(home=home, **settings)
     runs = ObedientRuns()
+    schedules = ObedientSchedules(runs)
     journal = await open_journal(configured.sql_url, configured.blob_folder)
     line = Line(journal)
 
@@ -285,7 +318,7 @@ async def serve(home: Path, **settings: Any) -> AsyncIterator[Service]:
     toolbox = build_toolbox(["tests.api.shop_tools"], limits=ToolLimits())
 
     async def factory() -> Assembly:
-        return Assembly(configured, line, catalog, toolbox, runs)  # type: ignore[arg-type]
+        return Assembly(configured, line, catalog, toolbox, runs, schedules)  # type: ignore[arg-type]
 
     app = create_app(factory, request_bytes_max=configured.limits.request_bytes_max)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="on", timeout_graceful_shutdown=2))
@@ -301,7 +334,7 @@ async def serve(home: Path, **settings: Any) -> AsyncIterator[Service]:
     [conforms] = _CONFORMS
     try:
         async with httpx2.AsyncClient(base_url=url, event_hooks={"response": [conforms.check]}, timeout=20) as http:
-            yield Service(app, http, journal, line, runs, url, catalog, toolbox)
+            yield Service(app, http, journal, line, runs, url, catalog, toolbox, schedules)
     finally:
         app.state.stopping.set()
         server.should_exit = True

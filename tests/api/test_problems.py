@@ -15,10 +15,10 @@ FROZEN = {
     402: "budget_exhausted budget_too_small",
     403: "insufficient_scope tool_denied",
     404: "not_found run_not_found session_not_found agent_not_found result_not_found approval_not_found "
-    "question_not_found message_not_found call_not_found",
+    "question_not_found message_not_found call_not_found schedule_not_found",
     405: "method_not_allowed",
     409: "run_terminal invalid_transition session_busy stale_view approval_already_resolved approval_expired "
-    "approval_stale tool_result_conflict idempotency_in_progress",
+    "approval_stale tool_result_conflict name_taken too_many_schedules idempotency_in_progress",
     410: "events_expired run_expired",
     412: "version_mismatch",
     413: "payload_too_large",
@@ -61,6 +61,13 @@ def test_error_codes_are_frozen() -> None:
         ("POST", "/v1/runs/run_none/resume", 404, "run_not_found"),
         ("POST", "/v1/runs/run_none/calls/call_none/retry", 404, "run_not_found"),
         ("GET", "/v1/agents/nobody/versions", 404, "agent_not_found"),
+        ("GET", "/v1/schedules/sch_none", 404, "schedule_not_found"),
+        ("GET", "/v1/schedules/sch_none/next", 404, "schedule_not_found"),
+        ("GET", "/v1/schedules/sch_none/invocations", 404, "schedule_not_found"),
+        ("DELETE", "/v1/schedules/sch_none", 404, "schedule_not_found"),
+        ("POST", "/v1/schedules/sch_none/pause", 404, "schedule_not_found"),
+        ("POST", "/v1/schedules/sch_none/resume", 404, "schedule_not_found"),
+        ("POST", "/v1/schedules/sch_none/trigger", 404, "schedule_not_found"),
     ],
 )
 async def test_what_is_not_there_is_told_apart(
