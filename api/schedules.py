@@ -264,7 +264,7 @@ async def _changed(request: JsonRequest, parts: Parts, id_or_name: str, change: 
     response_model=None,
     responses={
         **_POST,
-        **declared("invalid_transition", "idempotency_in_progress", "temporal_unavailable"),
+        **declared("invalid_transition", "idempotency_in_progress", "rate_limited", "temporal_unavailable"),
         202: _ORDERED,
     },
     openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
@@ -283,7 +283,10 @@ async def trigger_schedule(
                 f"Run {under_way[0]} of this schedule is under way, and its overlap policy is to skip: wait for the "
                 "run, cancel it, or give another `overlap`.",
             )
-        return await given.assembly.schedules.trigger(row.id, request_id, overlap)
+        planned_ms = await given.assembly.journal.take_trigger(row.id)
+        if planned_ms is None:
+            raise Problem("rate_limited", "This schedule was triggered 60 times within a minute; wait a little.")
+        return await given.assembly.schedules.trigger(row.id, request_id, planned_ms, overlap)
 
     return await _ordered(request, given, id_or_name, order)
 

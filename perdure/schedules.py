@@ -65,12 +65,14 @@ class Schedules:
         except ScheduleAlreadyRunningError:
             await self._update(row.id, wanted)
 
-    async def trigger(self, schedule_id: str, request_id: str, overlap: Overlap | None) -> bool:
-        """Fire now, whether it is paused or not. The same ``request_id`` fires once. False: Temporal does not know
-        the schedule."""
+    async def trigger(self, schedule_id: str, request_id: str, planned_ms: int, overlap: Overlap | None) -> bool:
+        """Fire now, whether it is paused or not, under this planned time. The same ``request_id`` fires once. False:
+        Temporal does not know the schedule."""
         given = OverlapValue.SCHEDULE_OVERLAP_POLICY_UNSPECIFIED if overlap is None else OVERLAPS[overlap].value
         patch = SchedulePatch(
-            trigger_immediately=TriggerImmediatelyRequest(overlap_policy=OverlapValue.ValueType(given))
+            trigger_immediately=TriggerImmediatelyRequest(
+                overlap_policy=OverlapValue.ValueType(given), scheduled_time=_timestamp(planned_ms)
+            )
         )
         return await self._patch(schedule_id, request_id, patch)
 

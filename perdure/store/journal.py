@@ -175,6 +175,11 @@ class Journal(Protocol):
         """The next version, unless nothing changes. NotFound, VersionMismatch, ScheduleNameTaken."""
         ...
 
+    async def take_trigger(self, schedule_id: str) -> int | None:
+        """The planned time for a trigger, of now or of the next seconds: one that no other firing has, because
+        Temporal names a firing after it. None: too many triggers within a minute. NotFound."""
+        ...
+
     async def unapplied_schedules(self, *, older_than_ms: int, limit: int) -> list[ScheduleRow]:
         """Those of which Temporal was not told the newest version, deleted ones included."""
         ...

@@ -320,6 +320,7 @@ schedules = Table(
     Column("requested_by", Text, nullable=False),
     Column("settled_ms", BigInteger, nullable=False),  # every firing planned up to here is in the book
     Column("settle_at_ms", BigInteger, nullable=False),  # when to look for firings that did not take place
+    Column("triggered_ms", BigInteger, nullable=False),  # the newest planned time of a trigger: each has its own
     Column("created_ms", BigInteger, nullable=False),
     Column("updated_ms", BigInteger, nullable=False),
     Column("deleted_ms", BigInteger),

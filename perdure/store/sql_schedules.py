@@ -8,6 +8,7 @@ from sqlalchemy import Connection, RowMapping, bindparam, func, insert, or_, sel
 from sqlalchemy.exc import IntegrityError
 
 from perdure.scheduling.definition import ScheduleDefinition
+from perdure.scheduling.timetable import Timetable
 from perdure.store.json_text import dump, dump_sorted, load, plain
 from perdure.store.paging import page_of
 from perdure.store.rows import Page
@@ -48,6 +49,8 @@ _CONFIRM = (
     .where(schedules.c.id == bindparam("schedule"), schedules.c.version == bindparam("told"))
     .values(applied_version=bindparam("told"))
 )
+TRIGGERS_AHEAD_MS = 60_000  # so many triggers of one minute wait for nobody; more are too many
+_ELSEWHERE_SECONDS = 60  # how far a trigger goes to keep clear of planned times
 _TIMING = ("timing", "timezone", "starts_ms", "ends_ms", "quiet_hours")
 
 
@@ -62,7 +65,8 @@ def create_schedule(connection: Connection, new: NewSchedule, most: int, most_of
         "id": plain(new.id), "project_id": new.project_id, "name": plain(new.name), "version": 1, "timing_version": 1,
         "applied_version": 0, "definition": dump(new.definition), "paused": False, "paused_reason": "",
         "session_id": _session_for(connection, new), "owner": new.owner, "made_by_run_id": new.made_by_run_id,
-        "requested_by": plain(new.requested_by), "settled_ms": at_ms, "settle_at_ms": at_ms, "created_ms": at_ms,
+        "requested_by": plain(new.requested_by), "settled_ms": at_ms, "settle_at_ms": at_ms, "triggered_ms": 0,
+        "created_ms": at_ms,
         "updated_ms": at_ms,
     }  # fmt: skip
     try:
@@ -160,6 +164,22 @@ def _changed(connection: Connection, row: RowMapping, change: ScheduleChange) ->
     if change.paused is not None and change.paused != row["paused"]:
         new |= {"paused": change.paused, "paused_reason": plain(change.reason) if change.paused else ""}
     return new
+
+
+def take_trigger(connection: Connection, schedule_id: str) -> int | None:
+    row = connection.execute(_TAKE, {"id": plain(schedule_id)}).mappings().one_or_none()
+    if row is None or row["deleted_ms"] is not None:
+        raise NotFound("schedule", schedule_id)
+    timetable, at_ms = Timetable(load(row["definition"])), now_ms()
+    free_ms: int = max(row["triggered_ms"] + 1_000, at_ms - at_ms % 1_000)
+    for second in range(_ELSEWHERE_SECONDS):
+        if not timetable.holds(free_ms + second * 1_000):
+            free_ms += second * 1_000
+            break
+    if free_ms > at_ms + TRIGGERS_AHEAD_MS:
+        return None
+    connection.execute(update(schedules).where(schedules.c.no == row["no"]).values(triggered_ms=free_ms))
+    return free_ms
 
 
 def unapplied_schedules(connection: Connection, older_than_ms: int, limit: int) -> list[ScheduleRow]:

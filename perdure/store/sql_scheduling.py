@@ -31,6 +31,9 @@ class SchedulingMethods(Access):
     async def change_schedule(self, project_id: str, schedule_id: str, change: ScheduleChange) -> ScheduleRow:
         return await self._database.write(lambda c: sql_schedules.change_schedule(c, project_id, schedule_id, change))
 
+    async def take_trigger(self, schedule_id: str) -> int | None:
+        return await self._database.write(lambda c: sql_schedules.take_trigger(c, schedule_id))
+
     async def unapplied_schedules(self, *, older_than_ms: int, limit: int) -> list[ScheduleRow]:
         return await self._database.read(lambda c: sql_schedules.unapplied_schedules(c, older_than_ms, limit))
 

@@ -111,11 +111,11 @@ class ObedientSchedules:
         self._runs._reach()
         self.told[row.id] = None if row.deleted else row.version
 
-    async def trigger(self, schedule_id: str, request_id: str, overlap: str | None) -> bool:
+    async def trigger(self, schedule_id: str, request_id: str, planned_ms: int, overlap: str | None) -> bool:
         self._runs._reach()
         if self.told.get(schedule_id) is None:
             return False
-        self.orders.append(("trigger", schedule_id, request_id, overlap))
+        self.orders.append(("trigger", schedule_id, request_id, planned_ms, overlap))
         return True
 
     async def backfill(self, schedule_id: str, request_id: str, from_ms: int, to_ms: int, overlap: str) -> bool:

@@ -60,6 +60,7 @@ def upgrade() -> None:
         sa.Column("requested_by", sa.Text(), nullable=False),
         sa.Column("settled_ms", sa.BigInteger(), nullable=False),
         sa.Column("settle_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("triggered_ms", sa.BigInteger(), nullable=False),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
         sa.Column("updated_ms", sa.BigInteger(), nullable=False),
         sa.Column("deleted_ms", sa.BigInteger(), nullable=True),
