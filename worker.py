@@ -17,6 +17,7 @@ from activities.answer_call import CallAnswerer
 from activities.call_model import ModelCaller
 from activities.call_tool import ToolCaller
 from activities.lifeline import FaultHook, unharmed
+from activities.own_schedules import ScheduleBooks
 from activities.record import Recorder
 from activities.schedules import Firings
 from activities.settle_ask import AskSettler
@@ -37,9 +38,11 @@ def build_worker(assembly: Assembly, reached: FaultHook = unharmed) -> Worker:
         journal, assembly.catalog, assembly.toolbox, name, beat, tuning.model_timeout_seconds,
         tuning.model_max_attempts, settings.limits.output_tokens_default, transcripts, settings.previews, reached,
     )  # fmt: skip
+    limits = settings.limits
+    books = ScheduleBooks(journal, assembly.schedules, limits.max_schedules, limits.max_schedules_per_agent)
     tools = ToolCaller(
         journal, assembly.toolbox, name, beat, settings.workspaces, settings.limits.spool_bytes,
-        settings.limits.tool_result_bytes_max, transcripts, settings.previews, reached,
+        settings.limits.tool_result_bytes_max, transcripts, settings.previews, books, reached,
     )  # fmt: skip
     firings = Firings(journal, assembly.runs, assembly.schedules, partial(run_of_schedule, settings), beat)
     return Worker(

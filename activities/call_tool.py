@@ -25,6 +25,7 @@ from activities.lifeline import (
     was_called_off,
     worker_is_stopping,
 )
+from activities.own_schedules import ScheduleBooks
 from activities.transcripts import Transcripts
 from activities.verdicts import unknown_outcome
 from perdure.contract import CALL_TOOL, TOOL_PARKED, CallToolInput
@@ -54,6 +55,7 @@ class ToolCaller:
     result_bytes_max: int
     transcripts: Transcripts
     previews: bool
+    schedules: ScheduleBooks
     reached: FaultHook = unharmed
 
     @activity.defn(name=CALL_TOOL)
@@ -129,6 +131,7 @@ class ToolCaller:
             idempotency_key=f"{order.run_id}:{order.call_id}",
             workspace=self.workspaces / order.run_id,
             blobs=self.transcripts.blobs(run.session_id),
+            schedules=self.schedules.of(run),
         )
         async with asyncio.timeout(order.timeout_seconds):
             return await tool.run(_arguments(call), context)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from perdure.cli.app_people import app as people_app
+from perdure.cli.app_schedules import app as schedules_app
 from perdure.cli.options import ApiUrl, As, Home, Json, LimitAction, MaxCost, MaxTokens, PolicyFile, Run
 from perdure.cli.trouble import Failed
 
@@ -123,6 +124,7 @@ def cancel(
 
 
 app.add_typer(people_app)
+app.add_typer(schedules_app)
 
 
 @app.command()

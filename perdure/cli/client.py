@@ -124,6 +124,9 @@ class Api:
         """Sent again after an outage under the same idempotency key: done once."""
         return self._send("POST", path, json=body, headers={"Idempotency-Key": secrets.token_hex(16)})
 
+    def delete(self, path: str) -> None:
+        self._request("DELETE", path)
+
     def patch(self, path: str, body: Object) -> Object:
         return self._send("PATCH", path, json=body)
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from perdure.contract import ToolDescription
 from perdure.core.state import Json
+from perdure.scheduling.definition import TimingDefinition
 
 
 class ToolTrouble(Exception):
@@ -37,6 +38,18 @@ class BlobReader(Protocol):
     async def get_blob(self, blob_id: str, *, offset: int = 0, length: int | None = None) -> bytes: ...
 
 
+class OwnSchedules(Protocol):
+    """The schedules an agent has made for itself. What cannot be is a ToolTrouble."""
+
+    async def add(self, name: str | None, task: str, timing: TimingDefinition, timezone: str) -> dict[str, Json]:
+        """The new schedule as the model sees it; the same call makes one only, whatever its attempt."""
+        ...
+
+    async def list(self) -> list[dict[str, Json]]: ...
+
+    async def cancel(self, name: str) -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
 class ToolCallContext:
     """What ``current_call()`` gives to a running tool. ``attempt`` counts from 1. ``idempotency_key`` is
@@ -50,6 +63,7 @@ class ToolCallContext:
     idempotency_key: str
     workspace: Path
     blobs: BlobReader
+    schedules: OwnSchedules | None = None
 
 
 class Tool(Protocol):

@@ -15,6 +15,7 @@ from perdure.tools.builtin.clock import clock_tools
 from perdure.tools.builtin.files import file_tools
 from perdure.tools.builtin.http import http_tools
 from perdure.tools.builtin.results import result_tools
+from perdure.tools.builtin.schedules import schedule_tools
 from perdure.tools.function_tool import AnyTool, FunctionTool
 from perdure.tools.limits import ToolLimits
 from perdure.tools.port import Tool
@@ -85,6 +86,7 @@ def build_toolbox(
             *http_tools(limits, threads),
             *result_tools(limits),
             *question_tools(),
+            *schedule_tools(),
             *load_modules(modules),
         ],
         threads,
