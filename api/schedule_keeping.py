@@ -20,15 +20,21 @@ LOST_EVERY_SECONDS = 60.0  # between two looks for schedules that Temporal has l
 class ScheduleKeeper:
     """``keep`` is one look; whoever calls it deals with its trouble."""
 
-    def __init__(self, assembly: Assembly) -> None:
-        self._assembly = assembly
+    def __init__(
+        self,
+        assembly: Assembly,
+        *,
+        older_than_ms: int = OLDER_THAN_MS,
+        lost_every_seconds: float = LOST_EVERY_SECONDS,
+    ) -> None:
+        self._assembly, self._older_than_ms, self._lost_every_seconds = assembly, older_than_ms, lost_every_seconds
         self._looked_for_lost = asyncio.get_running_loop().time()
 
     async def keep(self) -> None:
         """TemporalUnavailable, JournalTrouble."""
         journal, schedules = self._assembly.journal, self._assembly.schedules
         await journal.settle_schedules(limit=BATCH)
-        for row in await journal.unapplied_schedules(older_than_ms=OLDER_THAN_MS, limit=BATCH):
+        for row in await journal.unapplied_schedules(older_than_ms=self._older_than_ms, limit=BATCH):
             try:
                 await apply_newest(journal, schedules, row)
             except (TemporalUnavailable, JournalTrouble):
@@ -38,7 +44,7 @@ class ScheduleKeeper:
                 continue
             log.info("schedule %s: Temporal knows version %d, late", row.id, row.version)
         clock = asyncio.get_running_loop().time()
-        if clock - self._looked_for_lost > LOST_EVERY_SECONDS:
+        if clock - self._looked_for_lost > self._lost_every_seconds:
             self._looked_for_lost = clock
             for schedule_id in await apply_lost(journal, schedules):
                 log.warning("schedule %s was lost in Temporal and is made again", schedule_id)

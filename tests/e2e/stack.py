@@ -30,6 +30,7 @@ class Stack:
         self.api_port, self.vendor_port = free_port(), free_port()
         self.children: dict[str, subprocess.Popen[bytes]] = {}
         self.effects = home / "effects.txt"
+        self.scripts = SCRIPTS
         self.env = {
             **os.environ,
             "PERDURE_HOME": str(home),
@@ -57,8 +58,15 @@ class Stack:
     def start(self, *, worker: bool = True) -> Stack:
         self.home.mkdir(parents=True, exist_ok=True)
         self.spawn(
-            "vendors", "-m", "perdure.providers.scripted", "--port", str(self.vendor_port), "--scripts", str(SCRIPTS)
+            "vendors",
+            "-m",
+            "perdure.providers.scripted",
+            "--port",
+            str(self.vendor_port),
+            "--scripts",
+            str(self.scripts),
         )
+        self.env["PERDURE_SCRIPTS"] = str(self.scripts)
         self.spawn("api", "-m", "api")
         if worker:
             self.spawn("worker", "-m", "worker")

@@ -359,3 +359,67 @@ def _healthy(stack: Stack) -> bool:
         return bool(stack.http.get("/healthz").status_code == 200)
     except Exception:
         return False
+
+
+# Agents that schedule themselves --------------------------------------------------------------------
+
+
+def results(stack: Stack, run_id: str) -> list[Object]:
+    """Its tool results, in order."""
+    messages = stack.http.get(f"/v1/runs/{run_id}/messages?limit=100").json()["data"]
+    return [block for message in messages for block in message["content"] if block["type"] == "tool_result"]
+
+
+TOOLS = ["schedule_run", "list_schedules", "cancel_schedule"]
+
+
+def test_an_agent_wakes_itself_up_in_the_same_conversation(stack: Stack) -> None:
+    soon = (datetime.now(UTC) + timedelta(seconds=8)).replace(microsecond=0)
+    agent = {"model": "scripted/sleeper", "tools": TOOLS, "instructions": "Sleep."}
+    other = made(stack, name="somebody-elses", spec=far_away())
+    run = stack.http.post(
+        "/v1/runs", json={"agent_inline": agent, "input": soon.isoformat(), "budget": {"max_cost_usd": "1"}}
+    ).json()
+    ended = stack.wait_for_end(run["id"])
+    assert ended["output_text"] == "Good night."
+    made_, listed, minute, *wrong, cancelled = results(stack, run["id"])
+    assert made_["text"].startswith('{"id": "sch_')
+    assert '"my-wake"' in listed["text"]
+    assert "my-minute" in minute["text"]
+    assert all(result["is_error"] for result in wrong)
+    words = (
+        "every_seconds",
+        "31 February",
+        "one of at",
+        "future",
+        "Mars/X",
+        "already",
+        "yours are: my-wake, my-minute",
+    )
+    for word, result in zip(words, wrong, strict=True):
+        assert word in result["text"], result
+    assert cancelled["text"] == "my-minute fires no more"
+    schedule = stack.http.get("/v1/schedules/my-wake").json()
+    assert (schedule["made_by_run_id"], schedule["session"]["session_id"]) == (run["id"], run["session_id"])
+    assert schedule["budget"]["max_cost_usd"] == "1.00"
+    assert stack.http.get(f"/v1/schedules/{other['id']}").status_code == 200
+    (row,) = wait_for(stack, schedule, 1, status="started")
+    woken = stack.wait_for_end(row["run_id"])
+    assert (woken["session_id"], woken["input"][0]["text"]) == (run["session_id"], "wake up")
+    assert woken["schedule_id"] == schedule["id"]
+    assert stack.http.get("/v1/schedules/my-wake").json()["status"] == "ended"
+
+
+def test_an_agent_may_make_so_many_schedules_and_policy_is_asked_before(build: Callable[..., Stack]) -> None:
+    stack = build()
+    stack.env["PERDURE_LIMITS__MAX_SCHEDULES_PER_AGENT"] = "2"
+    stack.start()
+    run = stack.wait_for_end(stack.post_run("scripted/many", TOOLS)["id"])
+    *good, full = results(stack, run["id"])
+    assert not any(result["is_error"] for result in good)
+    assert full["is_error"]
+    assert "cancel one" in full["text"]
+    policy = {"rules": [{"tool": "schedule_run", "action": "deny", "reason": "no initiative here"}]}
+    denied = stack.wait_for_end(stack.post_run("scripted/many", TOOLS, policy=policy)["id"])
+    assert all("no initiative here" in result["text"] for result in results(stack, denied["id"]))
+    assert len(stack.http.get("/v1/schedules").json()["data"]) == 2

@@ -13,8 +13,8 @@ from perdure.tools.registry import ToolModuleError, UnknownTool, build_toolbox
 from tests.tools.calls import a_call
 
 BUILT_IN = [
-    "ask_user", "calculator", "current_time", "edit_file", "http_get", "list_files", "read_file", "read_result",
-    "write_file",
+    "ask_user", "calculator", "cancel_schedule", "current_time", "edit_file", "http_get", "list_files",
+    "list_schedules", "read_file", "read_result", "schedule_run", "write_file",
 ]  # fmt: skip
 
 WriteModule = Callable[[str, str], str]

@@ -1,0 +1,118 @@
+"""The timetable says what Temporal does: both are asked for the same schedules. Needs a real Temporal dev server."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from temporalio.api.workflowservice.v1 import ListScheduleMatchingTimesRequest
+from temporalio.client import Client
+
+from perdure.dev_server import start_dev_server
+from perdure.runs import DATA_CONVERTER
+from perdure.schedules import Schedules
+from perdure.scheduling.flaws import timing_flaws
+from perdure.scheduling.timetable import Timetable
+from perdure.store.schedule_rows import ScheduleRow
+from tests.scheduling.definitions import NOW, defined, ms
+
+ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "America/Sao_Paulo")
+SEEDS = 60
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[Client]:
+    server = start_dev_server(tmp_path / "temporal.db")
+    yield await Client.connect(server.address, data_converter=DATA_CONVERTER)
+    server.stop()
+
+
+def row_of(definition: Any, id_: str) -> ScheduleRow:
+    return ScheduleRow(
+        id=id_, project_id="default", name=id_, version=1, timing_version=1, applied_version=0, definition=definition,
+        paused=True, paused_reason="", session_id=None, owner=None, made_by_run_id=None, requested_by="ana",
+        created_ms=NOW, updated_ms=NOW, deleted=False,
+    )  # fmt: skip
+
+
+def drawn(seed: int) -> Any:
+    """A schedule that somebody might write."""
+    dice = random.Random(seed)
+
+    def field(low: int, high: int) -> str:
+        first, last = sorted((dice.randint(low, high), dice.randint(low, high)))
+        return dice.choice(["*", f"*/{dice.randint(2, 9)}", str(first), f"{first}-{last}", f"{first},{last}"])
+
+    minute = dice.choice(["0", "30", "*/15", field(0, 59)])
+    line = (
+        f"{minute} {field(0, 23)} {dice.choice(['*', field(1, 31)])} {field(1, 12)} {dice.choice(['*', field(0, 6)])}"
+    )
+    timing: Any = dice.choice(
+        [
+            {"cron": [line]},
+            {"cron": [line, "@daily"]},
+            {"every_seconds": dice.randint(60, 90_000), "offset_seconds": dice.randint(0, 59)},
+            {"calendar": [{"hour": field(0, 23), "minute": minute, "day_of_week": field(0, 6)}]},
+            {"at_ms": [NOW + dice.randint(0, 40) * 86_400_000 for _ in range(5)]},
+        ]
+    )
+    zone = dice.choice(ZONES)
+    quiet: Any = None
+    if dice.random() < 0.4:
+        begin, end = dice.sample(range(24), 2)
+        quiet = {"from": f"{begin:02d}:{dice.choice((0, 20, 45)):02d}", "to": f"{end:02d}:10", "timezone": zone}
+    if "at_ms" in timing and quiet:
+        quiet["timezone"] = zone = "UTC"
+    bounds = {"starts_ms": NOW + 86_400_000} if dice.random() < 0.3 else {}
+    return defined(timing, timezone=zone, quiet_hours=quiet, **bounds)
+
+
+async def temporals(client: Client, id_: str, from_ms: int, to_ms: int) -> list[int]:
+    request = ListScheduleMatchingTimesRequest(
+        namespace="default",
+        schedule_id=id_,
+        start_time=Timestamp(seconds=from_ms // 1_000),
+        end_time=Timestamp(seconds=to_ms // 1_000),
+    )
+    answer = await client.workflow_service.list_schedule_matching_times(request)
+    return [at.seconds * 1_000 for at in answer.start_time]
+
+
+async def test_temporal_fires_exactly_when_the_timetable_says(client: Client) -> None:
+    schedules, compared = Schedules(client, task_queue="none", previews=True), 0
+    for seed in range(SEEDS):
+        definition = drawn(seed)
+        if timing_flaws(definition, NOW):
+            continue
+        await schedules.apply(row_of(definition, f"sch_{seed}"))
+        timetable = Timetable(definition)
+        for begin in (NOW, ms("2027-03-10T00:00:00"), ms("2027-10-25T00:00:00")):  # clocks change in the latter two
+            end = begin + 25 * 86_400_000
+            said = [at for at in timetable.between(begin, end, 900) if not timetable.is_repeated(at)]
+            done = [at for at in await temporals(client, f"sch_{seed}", begin, end) if not timetable.is_repeated(at)]
+            assert said == done[: len(said)], (seed, definition["timing"], definition["timezone"])
+            assert len(said) == len(done) or len(timetable.between(begin, end, 900)) == 900
+            compared += len(said)
+    assert compared > 5_000
+
+
+async def test_a_schedule_is_made_changed_and_removed_in_temporal_as_its_row_says(client: Client) -> None:
+    schedules = Schedules(client, task_queue="none", previews=True)
+    definition = defined({"cron": ["0 2 * * *"]}, overlap="buffer_one", jitter_seconds=60, timezone="Europe/Berlin")
+    row = row_of(definition, "sch_one")
+    await schedules.apply(row)
+    await schedules.apply(row)
+    found = (await client.get_schedule_handle("sch_one").describe()).schedule
+    assert (found.policy.overlap.name, found.state.paused) == ("BUFFER_ONE", True)
+    assert found.spec.jitter is not None
+    assert found.spec.time_zone_name == "Europe/Berlin"
+    await schedules.apply(replace(row, paused=False, version=2))
+    assert not (await client.get_schedule_handle("sch_one").describe()).schedule.state.paused
+    for _ in range(2):
+        await schedules.apply(replace(row, deleted=True))
+    assert not await schedules.trigger("sch_one", "once", NOW, None)
