@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -416,3 +419,43 @@ def test_an_agent_may_make_so_many_schedules_and_policy_is_asked_before(build: C
     denied = stack.wait_for_end(stack.post_run("scripted/many", TOOLS, policy=policy)["id"])
     assert all("no initiative here" in result["text"] for result in results(stack, denied["id"]))
     assert len(stack.http.get("/v1/schedules").json()["data"]) == 2
+
+
+# The command line -----------------------------------------------------------------------------------
+
+
+def cli(stack: Stack, *words: str, status: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "perdure.cli", *words, "--api-url", stack.api_url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_schedule_is_made_watched_and_removed_on_the_command_line(stack: Stack) -> None:
+    model = ("--model", "scripted/recall")
+    made_ = cli(stack, "schedule", "create", "by-hand", "Good evening.", "--cron", "0 2 * * *", *model,
+                "--timezone", "Asia/Tokyo", "--quiet", "22:00-01:00", "--one-session", "--max-cost", "1")  # fmt: skip
+    assert re.search(r"fires next at \d{4}-\d\d-\d\d 02:00:00 JST", made_)
+    listed = cli(stack, "schedules")
+    assert "by-hand" in listed
+    assert "0 2 * * *" in listed
+    assert len(cli(stack, "schedule", "next", "by-hand", "--count", "3").splitlines()) == 3
+    cli(stack, "schedule", "trigger", "by-hand")
+    wait_for(stack, {"id": "by-hand"}, 1, run_status="completed")
+    assert "completed" in cli(stack, "schedule", "show", "by-hand")
+    cli(stack, "schedule", "pause", "by-hand", "--reason", "holidays")
+    assert "paused: holidays" in cli(stack, "schedule", "show", "by-hand")
+    assert "it is paused" in cli(stack, "schedule", "next", "by-hand")
+    cli(stack, "schedule", "resume", "by-hand")
+    assert "removed" in cli(stack, "schedule", "delete", "by-hand")
+    assert "schedule_not_found" in cli(stack, "schedule", "show", "by-hand", status=1)
+    assert "one of --cron" in cli(stack, "schedule", "create", "x", "y", *model, status=2)
+    assert "span of time" in cli(stack, "schedule", "create", "x", "y", "--every", "soon", *model, status=2)
+    assert "never_fires" not in cli(stack, "schedules", "--json")
+    refused = cli(stack, "schedule", "create", "x", "y", "--cron", "0 0 31 2 *", *model, status=1)
+    assert "/spec/cron" in refused
