@@ -27,7 +27,8 @@ _MUTABLE = (
     "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "cost_micros",
     "unpriced_calls", "turns", "spent_micros", "spent_tokens", "spent_output_tokens", "reserved_micros",
     "reserved_tokens", "reserved_output_tokens", "overrun", "last_entry", "last_order", "open_asks",
-    "waiting_messages", "exact_tokens", "exact_number", "recovering", "last_progress_ms", "started_ms", "completed_ms",
+    "waiting_messages", "exact_tokens", "exact_number", "recovering", "workflow_started",
+    "last_progress_ms", "started_ms", "completed_ms",
 )  # fmt: skip
 _CONSTANT = ("no", "id", "project_id", "session_no", "requested_by", "budget")
 
@@ -241,6 +242,7 @@ class RunTransaction:
             return
         if event.type == "run.started":
             self.row["started_ms"] = self.row["started_ms"] or self.now_ms
+            self.row["workflow_started"] = True  # it has said so itself, whoever started it
             if self.status not in ("queued", "scheduled"):
                 return
         reason = event.data.get("reason")

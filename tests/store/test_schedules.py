@@ -32,7 +32,7 @@ from perdure.store.trouble import (
 )
 from tests.scheduling.definitions import defined
 from tests.store.conftest import Open
-from tests.store.runs import AGENT, FAR, all_events, new_run, text
+from tests.store.runs import AGENT, FAR, all_events, new_run, outbox, text
 
 FAR_OFF: Any = {"at_ms": [FAR]}
 
@@ -327,3 +327,10 @@ async def test_invocations_are_read_page_by_page(journal: Journal) -> None:
     assert [one.planned_ms for one in page.rows + rest.rows] == [5_000, 4_000, 3_000, 2_000, 1_000]
     with pytest.raises(NotFound):
         await journal.list_invocations("sch_none", limit=2, cursor=None, descending=True)
+
+
+async def test_a_run_that_says_it_has_started_needs_nobody_to_confirm_its_workflow(journal: Journal) -> None:
+    run = await new_run(journal)
+    assert [one.id for one in await journal.unstarted_runs(older_than_ms=0, limit=9)] == [run.id]
+    await journal.record(run.id, "record-1", [outbox("run.started")], None)
+    assert (await journal.get_run(run.id)).workflow_started
