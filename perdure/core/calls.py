@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from perdure.core.actions import Action, AnswerCall, CallTool, SettleAsk
+from perdure.core.actions import Action, AnswerCall, CallFamily, CallTool, SettleAsk
 from perdure.core.keys import answer_key, settle_key, tool_key
 from perdure.core.spec import PARALLEL_TOOLS_MAX, ToolRule
 from perdure.core.state import OUTSIDE, OpenCall, RunState, RunStatus
@@ -16,6 +16,7 @@ GIVEN_UP = (
     "The call was started, and nobody knows what became of it. It was not run again, because a message arrived that "
     "changes what is wanted; it follows. The call may or may not have taken effect: check before you repeat it."
 )
+WOKEN = "a message arrived that changes what is wanted; it follows. What this call waited for goes on by itself."
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ def wanted_calls(state: RunState, now_ms: int) -> WantedCalls:
             continue
         key, rule = tool_key(call), state.spec.rule(call.tool)
         if key in state.in_flight:
-            wanted.append(CallTool(key, call.call_id, state.turn, rule, call.over, call.ordered))
+            wanted.append(_run(state, call, rule))
         elif refused := _refusal(state, call):
             written.append(refused)
         elif answer_key(call) in state.in_flight:  # it was to be given up, and is to run again: not both at once
@@ -58,7 +59,7 @@ def wanted_calls(state: RunState, now_ms: int) -> WantedCalls:
         elif count and (alone or not rule.parallel):
             behind_a_barrier = True
         else:
-            wanted.append(CallTool(key, call.call_id, state.turn, rule, call.over, call.ordered))
+            wanted.append(_run(state, call, rule))
             count, alone = count + 1, not rule.parallel
     waits = sorted({call.waits for call in state.open_calls if call.waits and not call.answered})
     outside = any(one in OUTSIDE for one in waits)
@@ -70,12 +71,20 @@ def wanted_calls(state: RunState, now_ms: int) -> WantedCalls:
     return WantedCalls(tuple(wanted), wake_at_ms, idle, ", ".join(waits) or f"rate_limit: {rate_limited}")
 
 
+def _run(state: RunState, call: OpenCall, rule: ToolRule) -> CallTool | CallFamily:
+    if rule.answered_by == "family":
+        return CallFamily(tool_key(call), call.call_id, state.turn, rule)
+    return CallTool(tool_key(call), call.call_id, state.turn, rule, call.over, call.ordered)
+
+
 def _refusal(state: RunState, call: OpenCall) -> AnswerCall | None:
     """A call that must not run is answered; so is one that is not running when a message steers the run."""
     if call.refusal is not None:
         code, words = call.refusal_code, call.refusal
     elif not state.steering:
         return None
+    elif call.waits == "children":
+        code, words = "woken", WOKEN
     elif call.begun:
         code, words = "tool_outcome_unknown", GIVEN_UP
     else:
@@ -93,7 +102,9 @@ def _free_at_ms(state: RunState, rule: ToolRule, wanted: Sequence[Action], now_m
         taken += [
             now_ms
             for action in wanted
-            if isinstance(action, CallTool) and index in action.rule.rates and action.key not in state.in_flight
+            if isinstance(action, CallTool | CallFamily)
+            and index in action.rule.rates
+            and action.key not in state.in_flight
         ]
         if len(taken) >= limit.max_calls:
             free_at_ms = max(free_at_ms, taken[len(taken) - limit.max_calls] + window_ms)

@@ -14,7 +14,7 @@ from perdure.store.rows import AskRow, NewEvent
 
 def asked(ask: AskRow) -> list[NewEvent]:
     match ask.type:
-        case "client_tool":
+        case "client_tool" | "children":
             return []
         case "question":
             questions: Any = ask.questions or []
@@ -67,7 +67,7 @@ def escalated(ask: AskRow) -> NewEvent:
 
 
 def expired(ask: AskRow, reason: str) -> list[NewEvent]:
-    if ask.type == "client_tool":
+    if ask.type in ("client_tool", "children"):
         return []
     type_ = "question.expired" if ask.type == "question" else "approval.expired"
     return [_event(ask, type_, {"reason": reason}, "expired")]

@@ -103,6 +103,13 @@ runs = Table(
     Column("parent_run_id", Text),
     Column("root_run_id", Text, nullable=False),
     Column("depth", SmallInteger, nullable=False),
+    Column("parent_call_id", Text),  # of the call that started it
+    Column("background", Boolean, nullable=False),  # its parent's call does not wait for it
+    Column("detached", Boolean, nullable=False),  # it does not end with its parent
+    Column("slice", Text),  # what its parent's ledger has reserved for it, while it lives
+    Column("children", Integer, nullable=False),  # how many runs it has started
+    Column("said", Text),  # its output as its parent is shown it, when it is large
+    Column("workflow_left", Boolean, nullable=False),  # it was ended here, and its workflow may not have heard of it
     Column("labels", Text),
     Column("metadata", Text),
     Column("traceparent", Text),
@@ -110,6 +117,14 @@ runs = Table(
 Index("ix_runs_project_id", runs.c.project_id, runs.c.no)
 Index("ix_runs_session_no", runs.c.session_no)
 Index("ix_runs_root_run_id", runs.c.root_run_id)
+Index(
+    "uq_runs_parent", runs.c.parent_run_id, runs.c.parent_call_id, unique=True,
+    sqlite_where=text("parent_run_id IS NOT NULL"), postgresql_where=text("parent_run_id IS NOT NULL"),
+)  # fmt: skip
+Index(
+    "ix_runs_left", runs.c.no,
+    sqlite_where=text("workflow_left"), postgresql_where=text("workflow_left"),
+)  # fmt: skip
 Index(
     "ix_runs_unstarted",
     runs.c.created_ms,
@@ -246,6 +261,7 @@ asks = Table(
     Column("terms", Text, nullable=False),
     Column("client_seconds", Float),
     Column("questions", Text),
+    Column("awaits", Text),  # the children that a call waits for, and whether for all of them
     Column("answers", Text),
     Column("votes", Text),
     Column("decision", Text),

@@ -47,6 +47,12 @@ def accept_message(connection: Connection, run_id: str, message: NewMessage) -> 
     return row
 
 
+def accept_now(run: RunTransaction, message: NewMessage) -> InboxRow:
+    """Within a transaction on the run, which saves it. InboxFull."""
+    (row,) = _accept(run, [message])
+    return row
+
+
 def _accept(run: RunTransaction, messages: Sequence[NewMessage]) -> list[InboxRow]:
     if run.count("waiting_messages", len(messages)) > INBOX_WAITING_MAX:
         raise InboxFull(f"run {run.id}: at most {INBOX_WAITING_MAX} messages may wait")

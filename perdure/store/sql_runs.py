@@ -11,18 +11,16 @@ from perdure.contract import LimitsDefinition
 from perdure.core.budget import Budget
 from perdure.core.happenings import Order
 from perdure.core.spec import Limits
-from perdure.core.state import Failure, Json, OutboxEvent, Outcome
+from perdure.core.state import Failure, Json
 from perdure.store import events as say
-from perdure.store.call_answers import close_all
 from perdure.store.json_text import dump, dump_map, load, load_map, plain
 from perdure.store.ledger_rows import account_of, budget_of, budget_text, write_limits
 from perdure.store.paging import page_of
 from perdure.store.rows import NewEvent, NewRun, Page, RunRow
 from perdure.store.run_transaction import RunTransaction, new_id, now_ms, usage_of
-from perdure.store.schema import events, messages, run_labels, runs, sessions
-from perdure.store.sql_inbox import return_messages
-from perdure.store.sql_orders import add_order, forget_orders
-from perdure.store.trouble import NotFound, RunOver, SessionBusy
+from perdure.store.schema import messages, run_labels, runs, sessions
+from perdure.store.sql_orders import add_order
+from perdure.store.trouble import NotFound, SessionBusy
 
 _input, _output = messages.alias("input"), messages.alias("output")
 _SHOW = (
@@ -64,12 +62,6 @@ _PATCH = (
     update(runs)
     .where(runs.c.no == bindparam("run"))
     .values({name: bindparam(f"new_{name}") for name in ("labels", "metadata", "budget", "limits", "deadline_ms")})
-)
-_LAST_REACHED = (
-    select(events.c.data)
-    .where(events.c.run_no == bindparam("run"), events.c.type == "budget.reached")
-    .order_by(events.c.seq.desc())
-    .limit(1)
 )
 
 
@@ -114,10 +106,11 @@ def _session_for(connection: Connection, new: NewRun, run_id: str, at_ms: int) -
 def _new_row(new: NewRun, run_id: str, session_no: int, last_number: int, at_ms: int) -> dict[str, Any]:
     zeros = (
         "last_seq", "last_call", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens",
-        "reasoning_tokens", "cost_micros", "unpriced_calls", "turns", "recovering", "depth", "spent_micros",
+        "reasoning_tokens", "cost_micros", "unpriced_calls", "turns", "recovering", "spent_micros",
         "spent_tokens", "spent_output_tokens", "reserved_micros", "reserved_tokens", "reserved_output_tokens",
-        "last_entry", "last_order", "open_asks", "waiting_messages", "exact_number",
+        "last_entry", "last_order", "open_asks", "waiting_messages", "exact_number", "children",
     )  # fmt: skip
+    parent = new.parent
     return dict.fromkeys(zeros, 0) | {
         "id": run_id,
         "project_id": new.project_id,
@@ -137,7 +130,14 @@ def _new_row(new: NewRun, run_id: str, session_no: int, last_number: int, at_ms:
         "last_progress_ms": at_ms,
         "deadline_ms": new.deadline_ms,
         "created_ms": at_ms,
-        "root_run_id": run_id,
+        "root_run_id": parent.root_run_id if parent else run_id,
+        "parent_run_id": parent.run_id if parent else None,
+        "parent_call_id": plain(parent.call_id) if parent else None,
+        "depth": parent.depth if parent else 0,
+        "background": bool(parent and parent.background),
+        "detached": bool(parent and parent.detached),
+        "slice": slice_text(parent.slice) if parent and parent.slice else None,
+        "workflow_left": False,
         "labels": dump_map(new.labels),
         "metadata": dump_map(new.metadata),
         "traceparent": plain(new.traceparent) if new.traceparent is not None else None,
@@ -198,22 +198,9 @@ def unstarted_runs(connection: Connection, older_than_ms: int, limit: int) -> li
     return [run_of(row) for row in connection.execute(_UNSTARTED, where).mappings()]
 
 
-def force_cancel(connection: Connection, run_id: str, reason: str) -> RunRow:
-    run = RunTransaction(connection, run_id)
-    _finish(run, "force-cancel", Outcome("cancelled", reason or "cancelled"), "The run was cancelled by force")
-    run.save()
-    return get_run(connection, run_id, None)
-
-
 def silent_runs(connection: Connection, silent_ms: int, limit: int) -> list[str]:
     where = {"before_ms": now_ms() - silent_ms, "most": limit}
     return list(connection.execute(_SILENT, where).scalars())
-
-
-def end_orphan(connection: Connection, run_id: str, failure: Failure) -> None:
-    run = RunTransaction(connection, run_id)
-    _finish(run, "orphan", Outcome("failed", failure.code, failure), "The run's workflow ended")
-    run.save()
 
 
 def update_run(
@@ -271,36 +258,6 @@ def _limits_of(limits: LimitsDefinition) -> Limits:
     )
 
 
-def record(
-    connection: Connection, run_id: str, key: str, outbox: Sequence[OutboxEvent], outcome: Outcome | None
-) -> None:
-    run = RunTransaction(connection, run_id, even_if_over=True)
-    if run.over:
-        wanted = {f"{key}/ended"} if outcome else {event.key for event in outbox}
-        if wanted and wanted <= run.known(wanted):  # this very record came through before: done again, in vain
-            return
-        raise RunOver(run.id, run.status)
-    run.append_outbox(outbox)
-    if outcome:
-        _finish(run, key, outcome)
-    run.save()
-
-
-def _finish(run: RunTransaction, key: str, outcome: Outcome, words: str = "The run ended") -> None:
-    """The end, and everything that nobody will end any more."""
-    close_all(run, words)
-    return_messages(run, "run_ended")
-    run.append(say.ended(key, outcome, run.usage))
-    forget_orders(run)
-    reason = _reached_limit(run) if outcome.stop_reason == "budget_reached" else None
-    run.end(outcome.status, outcome.stop_reason, outcome.failure, reason)
-
-
-def _reached_limit(run: RunTransaction) -> str | None:
-    found = run.connection.execute(_LAST_REACHED, {"run": run.no}).scalar_one_or_none()
-    return None if found is None else load(found)["limit"]
-
-
 def run_of(row: RowMapping) -> RunRow:
     return RunRow(
         id=row["id"],
@@ -335,6 +292,11 @@ def run_of(row: RowMapping) -> RunRow:
         parent_run_id=row["parent_run_id"],
         root_run_id=row["root_run_id"],
         depth=row["depth"],
+        parent_call_id=row["parent_call_id"],
+        background=bool(row["background"]),
+        detached=bool(row["detached"]),
+        children=row["children"],
+        traceparent=row["traceparent"],
         labels=load_map(row["labels"]),
         metadata=load_map(row["metadata"]),
     )
