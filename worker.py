@@ -13,13 +13,16 @@ import uvloop
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.answer_call import CallAnswerer
+from activities.call_family import FamilyCaller
 from activities.call_model import ModelCaller
 from activities.call_tool import ToolCaller
+from activities.children import Nursery
 from activities.lifeline import FaultHook, unharmed
+from activities.neighbours import Neighbours
 from activities.record import Recorder
 from activities.settle_ask import AskSettler
 from activities.transcripts import Transcripts
-from perdure.assembly import Assembly, assemble
+from perdure.assembly import Assembly, assemble, default_budget, default_limits
 from perdure.runs import TemporalUnavailable, register_search_attributes
 from perdure.settings import Settings
 from workflows.agent_run import AgentRun
@@ -38,6 +41,11 @@ def build_worker(assembly: Assembly, reached: FaultHook = unharmed) -> Worker:
         journal, assembly.toolbox, name, beat, settings.workspaces, settings.limits.spool_bytes,
         settings.limits.tool_result_bytes_max, transcripts, settings.previews, reached,
     )  # fmt: skip
+    neighbours = Neighbours(journal, assembly.runs)
+    nursery = Nursery(
+        journal, assembly.catalog, assembly.toolbox, default_limits(settings), default_budget(settings),
+        settings.limits.output_tokens_default,
+    )  # fmt: skip
     return Worker(
         assembly.runs.client,
         task_queue=settings.task_queue,
@@ -47,7 +55,8 @@ def build_worker(assembly: Assembly, reached: FaultHook = unharmed) -> Worker:
             tools.call_tool,
             CallAnswerer(journal, beat).answer_call,
             AskSettler(journal, beat).settle_ask,
-            Recorder(journal, beat).record,
+            FamilyCaller(journal, nursery, assembly.runs, neighbours, beat, reached).call_family,
+            Recorder(journal, beat, transcripts, neighbours, settings.limits.spool_bytes, reached).record,
         ],
         # The sandbox would be switched off for the core anyway; purity is held by tests, and a turn is cheaper.
         workflow_runner=UnsandboxedWorkflowRunner(),

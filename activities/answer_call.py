@@ -23,6 +23,9 @@ class CallAnswerer:
     @activity.defn(name=ANSWER_CALL)
     async def answer_call(self, order: AnswerCallInput) -> ToolAnswered:
         async with lifeline(self.beat_every_seconds):
+            if order.code == "children_go_on":
+                call = await self.journal.stop_waiting(order.run_id, order.call_id, order.message, order.outbox)
+                return ToolAnswered(order.key, order.call_id, call.status)
             lost = order.code == "tool_outcome_unknown"
             commit = ToolCommit("unknown" if lost else "failed", await self._words(order), order.code)
             call = await self.journal.commit_tool(order.run_id, order.call_id, commit, outbox=order.outbox)

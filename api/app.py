@@ -19,6 +19,7 @@ from api import (
     calls,
     catalog,
     events,
+    family,
     health,
     inbox,
     ledger,
@@ -79,7 +80,8 @@ def create_app(
     )
     app.state.stopping = stopping
     for module in (
-        runs, steering, inbox, calls, events, ledger, approvals, questions, sessions, agents, policy, catalog, health,
+        runs, family, steering, inbox, calls, events, ledger, approvals, questions, sessions, agents, policy, catalog,
+        health,
     ):  # fmt: skip
         app.include_router(module.router)
     install(app)

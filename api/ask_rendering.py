@@ -19,6 +19,8 @@ def ask(row: AskRow) -> Object:
             return question(row)
         case "client_tool":
             return client_tool_call(row)
+        case "children":
+            raise AssertionError(f"{row.id} is asked of nobody: it waits for other runs")
         case _:
             assert_never(row.type)
 
@@ -94,15 +96,16 @@ def _times(row: AskRow) -> Object:
 
 
 def waiting_for(run: RunRow, open_asks: Sequence[AskRow]) -> list[Object]:
-    """``until`` is null where only somebody's word ends the wait. ``ref`` is the ask, the tool of the rate limit,
-    or the limit of the budget."""
+    """``until`` is null where only somebody's word ends the wait. ``ref`` is the ask, the child, the tool of the rate
+    limit, or the limit of the budget."""
     waits: list[Object] = [
         {
             "type": "approval" if row.type == "unknown_outcome" else row.type,
             "until": time(row.expires_ms),
-            "ref": row.id,
+            "ref": ref,
         }
         for row in open_asks
+        for ref in (row.awaits.ids if row.awaits else (row.id,))
     ]
     what, _, about = (run.status_reason or "").partition(": ")
     if run.status == "waiting" and what == "rate_limit":

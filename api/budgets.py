@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from api.problems import FieldError, Problem, field_problem
-from perdure.assembly import Assembly
+from perdure.assembly import Assembly, default_budget, default_limits
 from perdure.contract import AgentDefinition, Block, BudgetDefinition, LimitsDefinition, ToolDescription
 from perdure.core.budget import (
     TOKENS_PER_BYTE_PERMILLE,
@@ -25,30 +25,14 @@ from perdure.store.rows import RunRow
 
 def resolved_limits(settings: Settings, of_agent: LimitsDefinition, of_run: LimitsDefinition) -> LimitsDefinition:
     """All of them; the tools' own budgets by name."""
-    defaults = settings.limits
-    limits = LimitsDefinition(
-        max_turns=defaults.max_turns,
-        max_tool_calls=defaults.max_tool_calls,
-        max_questions=defaults.max_questions,
-        max_children=defaults.max_children,
-        max_depth=defaults.max_depth,
-        tool_output_bytes_per_turn=defaults.tool_output_bytes_per_turn,
-    )
     tools = {**of_agent.get("tools", {}), **of_run.get("tools", {})}
-    return {**limits, **of_agent, **of_run, "tools": tools}
+    return {**default_limits(settings), **of_agent, **of_run, "tools": tools}
 
 
 def resolved_budget(settings: Settings, of_agent: BudgetDefinition, of_run: BudgetDefinition) -> Budget | None:
     """None when nobody has set a limit, nor said what should happen at one."""
-    defaults = settings.budget
-    of_settings = Budget(
-        None if defaults.max_cost_usd is None else int(defaults.max_cost_usd * 1_000_000),
-        defaults.max_tokens,
-        defaults.max_output_tokens,
-        defaults.on_limit,
-    )
     said: BudgetDefinition = {**of_agent, **of_run}
-    budget = replace(of_settings, **said)
+    budget = replace(default_budget(settings), **said)
     limited = (budget.max_cost_micros, budget.max_tokens, budget.max_output_tokens) != (None, None, None)
     return budget if limited or "on_limit" in said else None
 

@@ -92,10 +92,10 @@ PendingAction = ApprovalOut | QuestionOut | ClientToolCallOut
 
 
 class WaitOut(Reply):
-    """`until` is null where only somebody's word ends the wait. `ref` is the id of what is asked, the tool of a
-    rate limit, or the limit of the budget."""
+    """`until` is null where only somebody's word ends the wait. `ref` is the id of what is asked, the run that is
+    waited for, the tool of a rate limit, or the limit of the budget."""
 
-    type: Literal["approval", "question", "client_tool", "rate_limit", "budget", "pause"]
+    type: Literal["approval", "question", "client_tool", "children", "rate_limit", "budget", "pause"]
     until: datetime | None
     ref: str | None
 

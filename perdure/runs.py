@@ -37,8 +37,11 @@ from perdure.contract import (
     SEARCH_STATUS,
     SEARCH_TENANT,
     SIGNAL_ORDERS,
+    SUMMARY_CHARACTERS,
+    TASK_TIMEOUT_SECONDS,
     WORKFLOW,
     AgentRunInput,
+    ChildStart,
     Orders,
 )
 from perdure.core.happenings import Order
@@ -53,12 +56,10 @@ _PASSING = {
     RPCStatusCode.CANCELLED,
     RPCStatusCode.RESOURCE_EXHAUSTED,
 }
-_TASK_TIMEOUT = timedelta(seconds=4)  # a workflow task lost with its worker or server is given out again after this
 _SEARCH_TYPES = {
     name: IndexedValueType.Value(f"INDEXED_VALUE_TYPE_{type_.upper()}") for name, type_ in SEARCH_ATTRIBUTES.items()
 }
 GOAL_CHARACTERS = 160  # of the input, as a preview for people
-SUMMARY_CHARACTERS = 99  # Temporal allows 400 bytes, and a character may take four
 
 
 class TemporalUnavailable(Exception):
@@ -125,8 +126,8 @@ class Runs:
 
     async def start(self, run: RunRow) -> None:
         """Start the run's workflow. Starting it again is nothing: the workflow id is the run id."""
-        spec = self._spec_of(run)
-        goal = _goal(run) if spec.previews else ""
+        start = self.start_of(run)
+        spec, goal = start.spec, start.goal
         with suppress(WorkflowAlreadyStartedError):
             async with _temporal_trouble():
                 await self.client.start_workflow(
@@ -135,11 +136,16 @@ class Runs:
                     id=run.id,
                     task_queue=self.task_queue,
                     id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                    task_timeout=_TASK_TIMEOUT,
+                    task_timeout=timedelta(seconds=TASK_TIMEOUT_SECONDS),
                     static_summary=goal[:SUMMARY_CHARACTERS] or None,
                     search_attributes=_searchable(run) if self._search_attributes else None,
                     rpc_timeout=_RPC,
                 )
+
+    def start_of(self, run: RunRow) -> ChildStart:
+        """What whoever starts the run's workflow has to know."""
+        spec = self._spec_of(run)
+        return ChildStart(spec, _goal(run) if spec.previews else "", run.project_id)
 
     async def deliver(self, run_id: str, orders: Sequence[Order]) -> bool:
         """Bring orders of the journal to the run, in one signal; durable when this returns, with no worker alive

@@ -74,6 +74,7 @@ class LimitSettings(_Table):
     max_questions: int = Field(default=10, ge=0, le=1_000)  # how often a run may ask people
     max_children: int = Field(default=50, ge=0, le=10_000)
     max_depth: int = Field(default=3, ge=0, le=10)
+    max_running_children: int = Field(default=50, ge=0, le=1_000)  # of one run at once
     tool_output_bytes_per_turn: int | None = Field(default=None, ge=1_000)  # beyond: the model is asked to sum up
     deadline_seconds: int = Field(default=7 * 86_400, ge=1, le=400 * 86_400)  # of a run that names none
     request_bytes_max: int = Field(default=16 * 1024 * 1024, ge=1_024)  # body of one HTTP request
@@ -101,6 +102,7 @@ class AgentSettings(_Table):
     limits: dict[str, Any] = {}
     budget: dict[str, Any] | None = None
     policy: dict[str, Any] = {}
+    agents: list[str] = []  # stored agents that it may start with all of their own tools
 
 
 class WorkerSettings(_Table):

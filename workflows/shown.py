@@ -52,12 +52,14 @@ _ASKED = {
     "question": "an answer to",
     "client_tool": "the client's result of",
     "unknown_outcome": "a person's word on what became of",
+    "children": "the agents of",
 }
 _COMMAND = {
     "approval": "perdure approve {run} --call {call}",
     "question": "perdure answer {run} --call {call}",
     "client_tool": "POST /v1/runs/{run}/tool_results",
     "unknown_outcome": "perdure approvals {run}",
+    "children": "perdure tree {run}",
 }
 
 

@@ -16,7 +16,7 @@ GIVEN_UP = (
     "The call was started, and nobody knows what became of it. It was not run again, because a message arrived that "
     "changes what is wanted; it follows. The call may or may not have taken effect: check before you repeat it."
 )
-WOKEN = "a message arrived that changes what is wanted; it follows. What this call waited for goes on by itself."
+CHILDREN_GO_ON = "a message arrived that changes what is wanted; it follows. What this call waited for goes on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def _refusal(state: RunState, call: OpenCall) -> AnswerCall | None:
     elif not state.steering:
         return None
     elif call.waits == "children":
-        code, words = "woken", WOKEN
+        code, words = "children_go_on", CHILDREN_GO_ON
     elif call.begun:
         code, words = "tool_outcome_unknown", GIVEN_UP
     else:

@@ -13,6 +13,7 @@ from perdure.core.happenings import Order
 from perdure.core.spec import Limits
 from perdure.core.state import Failure, Json
 from perdure.store import events as say
+from perdure.store.child_ledger import resize_slice, slice_from, slice_text
 from perdure.store.json_text import dump, dump_map, load, load_map, plain
 from perdure.store.ledger_rows import account_of, budget_of, budget_text, write_limits
 from perdure.store.paging import page_of
@@ -20,10 +21,10 @@ from perdure.store.rows import NewEvent, NewRun, Page, RunRow
 from perdure.store.run_transaction import RunTransaction, new_id, now_ms, usage_of
 from perdure.store.schema import messages, run_labels, runs, sessions
 from perdure.store.sql_orders import add_order
-from perdure.store.trouble import NotFound, SessionBusy
+from perdure.store.trouble import NotFound, SessionBusy, SliceTooLarge
 
 _input, _output = messages.alias("input"), messages.alias("output")
-_SHOW = (
+SHOW_RUNS = (
     select(
         runs,
         sessions.c.id.label("session_id"),
@@ -34,9 +35,9 @@ _SHOW = (
     .outerjoin(_input, and_(_input.c.session_no == runs.c.session_no, _input.c.number == runs.c.input_number))
     .outerjoin(_output, and_(_output.c.session_no == runs.c.session_no, _output.c.number == runs.c.output_number))
 )
-_SHOW_ONE = _SHOW.where(runs.c.id == bindparam("run_id"))
+_SHOW_ONE = SHOW_RUNS.where(runs.c.id == bindparam("run_id"))
 _UNSTARTED = (
-    _SHOW.where(~runs.c.workflow_started, runs.c.status == "queued", runs.c.created_ms <= bindparam("before_ms"))
+    SHOW_RUNS.where(~runs.c.workflow_started, runs.c.status == "queued", runs.c.created_ms <= bindparam("before_ms"))
     .order_by(runs.c.created_ms)
     .limit(bindparam("most"))
 )
@@ -54,6 +55,7 @@ _TAKE_SESSION = (
     .with_for_update()
 )
 _OCCUPY = update(sessions).where(sessions.c.no == bindparam("session")).values(active_run_id=bindparam("run_id"))
+_PARENT = select(runs.c.parent_run_id).where(runs.c.id == bindparam("run_id"))
 _LAST_NUMBER = select(func.max(messages.c.number)).where(messages.c.session_no == bindparam("session"))
 _ADD_RUN = insert(runs)
 _ADD_SESSION = insert(sessions)
@@ -164,7 +166,7 @@ def list_runs(
     root_run_id: str | None, labels: Mapping[str, str] | None, created_from_ms: int | None,
     created_before_ms: int | None,
 ) -> Page[RunRow]:  # fmt: skip
-    query = _SHOW.where(runs.c.project_id == project_id)
+    query = SHOW_RUNS.where(runs.c.project_id == project_id)
     for column, value in (
         (sessions.c.id, session_id), (runs.c.agent_id, agent_id), (runs.c.parent_run_id, parent_run_id),
         (runs.c.root_run_id, root_run_id),
@@ -207,8 +209,12 @@ def update_run(
     connection: Connection, run_id: str, *, labels: Mapping[str, str] | None, metadata: Mapping[str, Json] | None,
     budget: Budget | None, limits: LimitsDefinition | None, deadline_ms: int | None,
 ) -> RunRow:  # fmt: skip
+    parent_id = connection.execute(_PARENT, {"run_id": plain(run_id)}).scalar_one_or_none() if budget else None
+    parent = RunTransaction(connection, parent_id, even_if_over=True) if parent_id is not None else None
     run = RunTransaction(connection, run_id)
     row = connection.execute(_SHOW_ONE, {"run_id": run.id}).mappings().one()
+    if budget and parent:
+        _resize(run, parent, row, budget)
     if labels is not None:
         connection.execute(run_labels.delete().where(run_labels.c.run_no == run.no))
         _label(connection, run.no, labels)
@@ -245,6 +251,16 @@ def update_run(
     run.append(NewEvent("run.updated", data, new_id("updated")))
     run.save()
     return get_run(connection, run_id, None)
+
+
+def _resize(run: RunTransaction, parent: RunTransaction, row: RowMapping, budget: Budget) -> None:
+    """A child's budget is a part of its parent's, also when it is changed. SliceTooLarge."""
+    held = slice_from(row["slice"])
+    if held is None or parent.over:
+        return
+    if reached := resize_slice(parent, run.id, row["parent_call_id"], held, budget):
+        raise SliceTooLarge(run.id, parent.id, reached.limit)
+    parent.save()
 
 
 def _limits_of(limits: LimitsDefinition) -> Limits:

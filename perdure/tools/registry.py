@@ -12,6 +12,7 @@ from perdure.contract import ToolDescription
 from perdure.tools.builtin.ask_user import AskUser, question_tools
 from perdure.tools.builtin.calculator import calculator_tools
 from perdure.tools.builtin.clock import clock_tools
+from perdure.tools.builtin.family import FamilyTool, family_tools
 from perdure.tools.builtin.files import file_tools
 from perdure.tools.builtin.http import http_tools
 from perdure.tools.builtin.results import result_tools
@@ -32,9 +33,9 @@ class UnknownTool(LookupError):
 class ToolRegistry:
     """A ``ToolBox``. Its synchronous tools share ``threads``."""
 
-    def __init__(self, tools: Iterable[AnyTool | AskUser], threads: ToolThreads) -> None:
+    def __init__(self, tools: Iterable[AnyTool | AskUser | FamilyTool], threads: ToolThreads) -> None:
         self.threads = threads
-        self._tools: dict[str, AnyTool | AskUser] = {}
+        self._tools: dict[str, AnyTool | AskUser | FamilyTool] = {}
         for tool in tools:
             name = tool.description["name"]
             other = self._tools.get(name)
@@ -85,13 +86,14 @@ def build_toolbox(
             *http_tools(limits, threads),
             *result_tools(limits),
             *question_tools(),
+            *family_tools(),
             *load_modules(modules),
         ],
         threads,
     )
 
 
-def _same(one: AnyTool | AskUser, other: AnyTool | AskUser) -> bool:
+def _same(one: AnyTool | AskUser | FamilyTool, other: AnyTool | AskUser | FamilyTool) -> bool:
     if isinstance(one, FunctionTool) and isinstance(other, FunctionTool):
         return one.function is other.function
     return one is other
