@@ -90,7 +90,7 @@ async def list_run_events(
     given: Given,
     run_id: str,
     after: Annotated[
-        str | None, Query(max_length=32, description="A `seq`, or `latest`: only events after it.")
+        str | None, Query(max_length=64, description="A `seq`, or `latest`: only events after it.")
     ] = None,
     types: Annotated[list[EventType], Query(description="Only these types.")] = [],  # noqa: B006
     types_bracketed: Annotated[
