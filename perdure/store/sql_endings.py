@@ -74,7 +74,7 @@ def force_cancel(connection: Connection, run_id: str, reason: str) -> list[str]:
     run = RunTransaction(connection, run_id)
     outcome = Outcome("cancelled", reason or "cancelled")
     _, touched = _ended(run, parent, "force-cancel", outcome, "The run was cancelled by force")
-    connection.execute(_LEAVE, {"run": run.no})
+    leave_workflow(run)
     return touched
 
 
@@ -83,6 +83,11 @@ def end_orphan(connection: Connection, run_id: str, failure: Failure) -> list[st
     run = RunTransaction(connection, run_id)
     outcome = Outcome("failed", failure.code, failure)
     return _ended(run, parent, "orphan", outcome, "The run's workflow ended")[1]
+
+
+def leave_workflow(run: RunTransaction) -> None:
+    """Its workflow has not heard of its end: somebody has to end it, too."""
+    run.connection.execute(_LEAVE, {"run": run.no})
 
 
 def take_parent(connection: Connection, run_id: str) -> RunTransaction | None:
@@ -109,7 +114,7 @@ def end_run(
     for one in reversed(family):  # children before their parents
         _end(one, "with-parent", _WITH_ITS_PARENT, "The run that this one belongs to ended")
         _settle(one, by_id[str(one.parent_run_id)])
-        one.connection.execute(_LEAVE, {"run": one.no})
+        leave_workflow(one)
         one.save()
     _end(run, key, outcome, words)
     if parent:

@@ -44,7 +44,7 @@ from perdure.store.rows import (
 )
 from perdure.store.run_transaction import RunTransaction
 from perdure.store.schema import messages, orders, runs
-from perdure.store.sql_endings import end_run
+from perdure.store.sql_endings import end_run, leave_workflow
 from perdure.store.sql_inbox import accept_now
 from perdure.store.sql_orders import add_order
 from perdure.store.sql_runs import create_run, get_run
@@ -176,6 +176,7 @@ def settle_wait(run: RunTransaction, wait: AskRow, call: Call, key: str) -> AskS
         if not child.over:
             outcome = Outcome("expired", "deadline")
             end_run(child, run, "expired-by-parent", outcome, "The run's deadline passed")
+            leave_workflow(child)
     if open_asks_of(run, call.key):
         close_ask(run, wait, "expired")
         children = children_named(run.connection, run.id, wait.awaits.ids)
