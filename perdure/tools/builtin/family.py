@@ -60,7 +60,7 @@ class ChildLimits(BaseModel):
 AgentId = Annotated[str, Field(pattern=r"^run_[0-9A-Z]{26}$", description="as spawn_agent gave it")]
 
 
-@tool(effect="once", parallel=True, name=SPAWN_AGENT)
+@tool(effect="idempotent", parallel=True, name=SPAWN_AGENT)
 def _spawn(
     task: Annotated[
         str,
@@ -106,7 +106,7 @@ def _wait(
     """Wait for agents that you have started, and get their results. After the timeout you get what there is."""
 
 
-@tool(effect="once", parallel=True, name=MESSAGE_AGENT)
+@tool(effect="idempotent", parallel=True, name=MESSAGE_AGENT)
 def _message(
     id: AgentId,  # noqa: A002  (the name that models are told)
     content: Annotated[str, Field(min_length=1, max_length=TASK_CHARS_MAX)],
@@ -118,7 +118,7 @@ def _message(
     """Send a message to an agent that you have started and that is still at work."""
 
 
-@tool(effect="once", parallel=True, name=CANCEL_AGENT)
+@tool(effect="idempotent", parallel=True, name=CANCEL_AGENT)
 def _cancel(
     id: AgentId,  # noqa: A002
     reason: Annotated[str, Field(max_length=REASON_CHARS_MAX)] = "",
