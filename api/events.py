@@ -106,9 +106,7 @@ async def list_run_events(
     ] = None,
     include_children: Annotated[
         bool,
-        Query(
-            description="With those of all runs below, by time, in pages and JSON lines. `after` is an `id` then."
-        ),
+        Query(description="With those of all runs below, by time, in pages and JSON lines. `after` is an `id` then."),
     ] = False,
     limit: Limit = PAGE_DEFAULT,
     last_event_id: Annotated[

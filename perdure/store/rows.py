@@ -95,13 +95,13 @@ class RunRow:
     parent_run_id: str | None
     root_run_id: str
     depth: int
-    parent_call_id: str | None
-    background: bool
-    detached: bool
-    children: int
-    traceparent: str | None
     labels: dict[str, str]
     metadata: dict[str, Json]
+    parent_call_id: str | None = None
+    background: bool = False
+    detached: bool = False
+    children: int = 0
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

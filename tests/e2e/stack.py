@@ -54,10 +54,10 @@ class Stack:
     def vendor_url(self) -> str:
         return f"http://127.0.0.1:{self.vendor_port}"
 
-    def start(self, *, worker: bool = True) -> Stack:
+    def start(self, *, worker: bool = True, scripts: Path = SCRIPTS) -> Stack:
         self.home.mkdir(parents=True, exist_ok=True)
         self.spawn(
-            "vendors", "-m", "perdure.providers.scripted", "--port", str(self.vendor_port), "--scripts", str(SCRIPTS)
+            "vendors", "-m", "perdure.providers.scripted", "--port", str(self.vendor_port), "--scripts", str(scripts)
         )
         self.spawn("api", "-m", "api")
         if worker:
