@@ -13,8 +13,8 @@ from perdure.tools.registry import ToolModuleError, UnknownTool, build_toolbox
 from tests.tools.calls import a_call
 
 BUILT_IN = [
-    "ask_user", "calculator", "current_time", "edit_file", "http_get", "list_files", "read_file", "read_result",
-    "write_file",
+    "ask_user", "calculator", "cancel_agent", "current_time", "edit_file", "http_get", "list_files", "message_agent",
+    "read_file", "read_result", "spawn_agent", "wait_for_agents", "write_file",
 ]  # fmt: skip
 
 WriteModule = Callable[[str, str], str]
@@ -55,9 +55,9 @@ def test_every_built_in_parameter_is_described_or_plain() -> None:
         assert about["effect"] != "once"
 
 
-def test_people_answer_ask_user_and_a_worker_runs_every_other_built_in_tool() -> None:
+def test_people_answer_ask_user_the_family_answers_for_agents_and_a_worker_runs_every_other_built_in_tool() -> None:
     assert {about["name"]: about["answered_by"] for about in build_toolbox().describe()} == {
-        name: "people" if name == "ask_user" else "worker" for name in BUILT_IN
+        name: "people" if name == "ask_user" else "family" if "_agent" in name else "worker" for name in BUILT_IN
     }
     assert not any(about["approval"] for about in build_toolbox().describe())
 
@@ -127,7 +127,7 @@ def test_a_module_that_does_not_exist_is_named(name: str) -> None:
 def test_unknown_tools_are_named() -> None:
     box = build_toolbox()
     assert box.get("fly") is None
-    with pytest.raises(UnknownTool, match=r"fly, swim; known are: ask_user, calculator"):
+    with pytest.raises(UnknownTool, match=r"fly, swim; known are: ask_user, calculator, cancel_agent"):
         box.describe(["calculator", "fly", "swim"])
 
 
