@@ -43,7 +43,10 @@ def test_the_built_in_tools_are_there_by_their_names() -> None:
     assert box.names() == BUILT_IN
     assert [about["name"] for about in box.describe()] == BUILT_IN
     assert {about["name"]: about["effect"] for about in box.describe() if about["effect"] != "read"} == {
+        "cancel_agent": "idempotent",
         "edit_file": "idempotent",
+        "message_agent": "idempotent",
+        "spawn_agent": "idempotent",
         "write_file": "idempotent",
     }
     assert all(about["description"] and about["parameters"]["type"] == "object" for about in box.describe())
