@@ -74,7 +74,7 @@ def _node(row: RunRow) -> Object:
         "stop_reason": row.stop_reason,
         "turns": row.turns,
         "usage": rendering.usage(row.usage),
-        "budget": money_rendering.budget_of(row.budget, row.account),
+        "budget": money_rendering.budget_of(row.budget, row.account, row.overrun),
         "error": rendering.failure(row.error),
         "created_at": time(row.created_ms),
         "completed_at": time_or_none(row.completed_ms),

@@ -41,7 +41,7 @@ class TreeOut(Reply):
     stop_reason: str | None
     turns: int
     usage: UsageOut
-    budget: BudgetOut | None
+    budget: BudgetOut
     error: FailureOut | None
     created_at: datetime
     completed_at: datetime | None

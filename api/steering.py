@@ -165,4 +165,6 @@ async def _force(parts: Parts, run_id: str, reason: str) -> RunRow:
             raise
         run = await assembly.journal.get_run(run_id, PROJECT)
     parts.later(end_workflows(assembly))
+    if run.parent_run_id is not None:
+        parts.orders.nudge(run.parent_run_id)
     return run

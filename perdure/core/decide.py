@@ -101,7 +101,7 @@ def _wind_up(state: RunState, outcome: Outcome) -> InFlight:
         return _finish(state, outcome)
     if any(other != key and not other.startswith("record-") for other in state.in_flight):
         return _in_flight(state)
-    if state.cancel and state.children and key not in state.in_flight:  # they were told to end, too
+    if state.cancel and not state.cancel.alone and state.children and key not in state.in_flight:  # they wind up, too
         return _in_flight(state)
     return _in_flight(state, CallModel(key, state.turn + 1, wrap_up=True, closes=state.unsettled))
 

@@ -64,7 +64,7 @@ def evolve(state: RunState, happening: Happening) -> RunState:
         case Order():
             return obeyed(state, happening)
         case CancelRequested():
-            return cancelled(state, happening.reason)
+            return cancelled(state, happening.reason, alone=True)
         case EndedElsewhere():
             return replace(state, ended=Outcome(happening.status, "ended_elsewhere"))
         case _ if happening.key not in state.in_flight:

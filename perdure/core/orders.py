@@ -47,14 +47,14 @@ def obeyed(state: RunState, order: Order) -> RunState:
             assert_never(order.verb)
 
 
-def cancelled(state: RunState, reason: str) -> RunState:
-    """The first order is said; the second one cuts the wrap-up short."""
+def cancelled(state: RunState, reason: str, *, alone: bool = False) -> RunState:
+    """The first order is said; the second one cuts the wrap-up short. ``alone``: nobody has told its children."""
     if state.finishing:
         return state
     if state.cancel:
         return replace(state, cancel=replace(state.cancel, at_once=True))
     return say(
-        replace(state, cancel=Cancel(reason), told="cancelling", told_reason=reason),
+        replace(state, cancel=Cancel(reason, alone=alone), told="cancelling", told_reason=reason),
         "run.cancelling",
         {"reason": reason},
     )

@@ -106,10 +106,11 @@ class OutboxEvent:
 @dataclass(frozen=True, slots=True)
 class Cancel:
     """A graceful order to end: who gave it does not matter to the core, the reason is shown. Ordered again,
-    the run ends ``at_once``, without a word from the agent."""
+    the run ends ``at_once``, without a word from the agent. ``alone``: its children were not told."""
 
     reason: str = ""
     at_once: bool = False
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

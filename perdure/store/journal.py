@@ -170,7 +170,8 @@ class Journal(Protocol):
 
     async def give_order(self, run_id: str, order: Order) -> Order:
         """Commit an order (its ``number`` is ignored) and return it with its number. ``pause`` of a run that is
-        held, and ``resume`` of one that is not, make a new order all the same: they do no harm. RunOver."""
+        held, and ``resume`` of one that is not, make a new order all the same: they do no harm. These and ``cancel``
+        are given to everything below that ends with the run, too. RunOver."""
         ...
 
     async def undelivered_orders(self, run_id: str, *, limit: int) -> list[Order]:
@@ -495,7 +496,7 @@ class Journal(Protocol):
         ...
 
     async def give_family_order(self, run_id: str, order: Order) -> list[str]:
-        """The same order to a run and to everything below that ends with it, at once: who got it. RunOver."""
+        """As ``give_order``: who got it, the run first."""
         ...
 
     async def list_family(self, run_id: str, *, limit: int) -> list[RunRow]:

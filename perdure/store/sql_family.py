@@ -184,14 +184,16 @@ def settle_wait(run: RunTransaction, wait: AskRow, call: Call, key: str) -> AskS
     return AskSettled(key, call.key, "answered")
 
 
-def give_family_order(connection: Connection, run_id: str, order: Order) -> list[str]:
-    """To the run and to everything below that ends with it; who was told, the run first. RunOver."""
+def give_order(connection: Connection, run_id: str, order: Order) -> tuple[Order, list[str]]:
+    """An order that holds, ends or goes on with a run is given to its family, too: who else got it."""
     run = RunTransaction(connection, run_id)
-    told = [run, *take_family(run)]
-    for one in told:
-        add_order(one, order)
+    below = take_family(run) if order.verb in ("pause", "resume", "cancel") else []
+    given = add_order(run, order)
+    for one in (run, *below):
+        if one is not run:
+            add_order(one, order)
         one.save()
-    return [one.id for one in told]
+    return given, [one.id for one in below]
 
 
 def _begin(

@@ -94,10 +94,15 @@ class FamilyMethods(Access):
     ) -> CallRow:  # fmt: skip
         return await self._write(run_id, lambda c: sql_family.stop_waiting(c, run_id, call_id, words, outbox))
 
+    async def give_order(self, run_id: str, order: Order) -> Order:
+        return await self._write_several(run_id, lambda c: sql_family.give_order(c, run_id, order))
+
     async def give_family_order(self, run_id: str, order: Order) -> list[str]:
-        return await self._write_several(
-            run_id, lambda c: (lambda told: (told, told))(sql_family.give_family_order(c, run_id, order))
-        )
+        def write(connection: Connection) -> tuple[list[str], list[str]]:
+            _, below = sql_family.give_order(connection, run_id, order)
+            return [run_id, *below], below
+
+        return await self._write_several(run_id, write)
 
     # Trees -----------------------------------------------------------------------------------------
 

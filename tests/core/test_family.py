@@ -13,6 +13,7 @@ from perdure.core.evolve import begin, evolve
 from perdure.core.happenings import (
     BudgetReached,
     CallAsked,
+    CancelRequested,
     FamilyCalled,
     Happening,
     ModelResponded,
@@ -106,6 +107,11 @@ def test_a_run_that_is_cancelled_waits_for_children_that_were_told_to_end_too() 
         state = evolve(state, Recorded(record))
     (finish,) = [one for one in wanted(state) if isinstance(one, Finish)]
     assert finish.outcome == Outcome("cancelled", "enough")
+
+
+def test_a_run_that_is_cancelled_in_temporal_itself_does_not_wait_for_children_that_heard_nothing() -> None:
+    state = after(NEW, leads("a"), waits("a"), CancelRequested("by hand"))
+    assert keys(state) == ["wrap-up-2"]
 
 
 def test_a_run_whose_last_answer_is_there_ends_whatever_its_children_do() -> None:

@@ -88,7 +88,7 @@ def test_a_child_in_the_background_gives_a_handle_at_once_and_its_result_to_whoe
     assert (handle["id"], handle["status"]) == (child["id"], "running")
     assert [(one["id"], one["status"]) for one in waited["agents"]] == [(child["id"], "completed")]
     assert waited["timed_out"] is False
-    assert child["budget"] is None, "unbudgeted parents have unbudgeted children"
+    assert child["budget"]["on_limit"] is None, "unbudgeted parents have unbudgeted children"
 
 
 def test_the_end_of_a_child_that_nobody_waits_for_comes_as_a_message_and_disturbs_no_work(stack: Stack) -> None:
