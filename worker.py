@@ -14,17 +14,19 @@ import uvloop
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.answer_call import CallAnswerer
+from activities.call_family import FamilyCaller
 from activities.call_model import ModelCaller
 from activities.call_tool import ToolCaller
+from activities.children import Nursery
 from activities.lifeline import FaultHook, unharmed
-from activities.orders import deliverer
+from activities.neighbours import Neighbours
 from activities.own_schedules import ScheduleBooks
 from activities.record import Recorder
 from activities.repairs import Repairs
 from activities.schedules import Firings
 from activities.settle_ask import AskSettler
 from activities.transcripts import Transcripts
-from perdure.assembly import Assembly, assemble, run_of_schedule
+from perdure.assembly import Assembly, assemble, default_budget, default_limits, run_of_schedule
 from perdure.runs import TemporalUnavailable, register_search_attributes
 from perdure.settings import Settings
 from workflows.agent_run import AgentRun
@@ -36,11 +38,12 @@ def build_worker(assembly: Assembly, reached: FaultHook = unharmed) -> Worker:
     settings, journal = assembly.settings, assembly.journal
     tuning, beat = settings.worker, settings.worker.heartbeat_every_seconds
     name, transcripts = f"{socket.gethostname()}:{os.getpid()}", Transcripts(journal)
+    neighbours = Neighbours(journal, assembly.runs)
     models = ModelCaller(
         journal, assembly.catalog, assembly.toolbox, name, beat, tuning.model_timeout_seconds,
         tuning.model_max_attempts, settings.limits.output_tokens_default, transcripts,
         Repairs(journal, strict=tuning.strict_transcripts), settings.previews,
-        deliverer(journal, assembly.runs), reached,
+        neighbours, reached,
     )  # fmt: skip
     limits = settings.limits
     books = ScheduleBooks(journal, assembly.schedules, limits.max_schedules, limits.max_schedules_per_agent)
@@ -49,6 +52,10 @@ def build_worker(assembly: Assembly, reached: FaultHook = unharmed) -> Worker:
         settings.limits.tool_result_bytes_max, transcripts, settings.previews, books, reached,
     )  # fmt: skip
     firings = Firings(journal, assembly.runs, assembly.schedules, partial(run_of_schedule, settings), beat)
+    nursery = Nursery(
+        journal, assembly.catalog, assembly.toolbox, default_limits(settings), default_budget(settings),
+        settings.limits.output_tokens_default,
+    )  # fmt: skip
     return Worker(
         assembly.runs.client,
         task_queue=settings.task_queue,
@@ -58,7 +65,8 @@ def build_worker(assembly: Assembly, reached: FaultHook = unharmed) -> Worker:
             tools.call_tool,
             CallAnswerer(journal, beat).answer_call,
             AskSettler(journal, beat).settle_ask,
-            Recorder(journal, beat).record,
+            FamilyCaller(journal, nursery, assembly.runs, neighbours, beat, reached).call_family,
+            Recorder(journal, beat, transcripts, neighbours, settings.limits.spool_bytes, reached).record,
             firings.open_invocation,
             firings.await_run,
             firings.cancel_run,

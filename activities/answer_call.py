@@ -27,6 +27,9 @@ class CallAnswerer:
     @activity.defn(name=ANSWER_CALL)
     async def answer_call(self, order: AnswerCallInput) -> ToolAnswered:
         async with lifeline(self.beat_every_seconds):
+            if order.code == "children_go_on":
+                call = await self.journal.stop_waiting(order.run_id, order.call_id, order.message, order.outbox)
+                return ToolAnswered(order.key, order.call_id, call.status)
             commit = ToolCommit(_STATUSES.get(order.code, "failed"), await self._words(order), order.code)
             call = await self.journal.commit_tool(order.run_id, order.call_id, commit, outbox=order.outbox)
             return ToolAnswered(order.key, order.call_id, call.status)

@@ -26,7 +26,7 @@ from activities.lifeline import (
     was_called_off,
     worker_is_stopping,
 )
-from activities.orders import Deliver
+from activities.neighbours import Neighbours
 from activities.partial import Partial
 from activities.repairs import Repairs
 from activities.transcripts import Transcripts
@@ -85,7 +85,7 @@ class ModelCaller:
     transcripts: Transcripts
     repairs: Repairs
     previews: bool
-    deliver: Deliver
+    neighbours: Neighbours
     reached: FaultHook = unharmed
 
     @activity.defn(name=CALL_MODEL)
@@ -120,7 +120,7 @@ class ModelCaller:
             self.reached("model.committed", order.key)
             happening = self._again(order, call)
             if any(asked.waits == "event" for asked in happening.calls):
-                await self.deliver(order.run_id)  # what they wait for may have come before
+                await self.neighbours.tell([order.run_id])  # what they wait for may have come before
             return happening
 
     async def _begin(self, run: RunRow, model: str, order: CallModelInput) -> tuple[list[Message] | None, Begun]:

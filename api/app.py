@@ -19,6 +19,7 @@ from api import (
     calls,
     catalog,
     events,
+    family,
     forks,
     health,
     inbox,
@@ -89,7 +90,7 @@ def create_app(
     )
     app.state.stopping = stopping
     for module in (
-        runs, schedules, forks, steering, inbox, timers, signals, calls, events, ledger, approvals, questions,
+        runs, schedules, forks, family, steering, inbox, timers, signals, calls, events, ledger, approvals, questions,
         sessions, session_transfer, pruning, agents, policy, catalog, health,
     ):  # fmt: skip
         app.include_router(module.router)

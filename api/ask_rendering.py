@@ -23,8 +23,8 @@ def ask(row: AskRow) -> Object:
             return client_tool_call(row)
         case "timer":
             return timer(row)
-        case "event":
-            raise AssertionError("nobody is shown a wait for an event but as waiting_for")
+        case "event" | "children":
+            raise AssertionError(f"{row.id} is asked of nobody: it is shown as waiting_for")
         case _:
             assert_never(row.type)
 
@@ -117,15 +117,16 @@ def _times(row: AskRow) -> Object:
 
 
 def waiting_for(run: RunRow, open_asks: Sequence[AskRow]) -> list[Object]:
-    """``until`` is null where only somebody's word ends the wait. ``ref`` is the ask, the tool of the rate limit,
-    the limit of the budget, or the name of the event."""
+    """``until`` is null where only somebody's word ends the wait. ``ref`` is the ask, the child, the tool of the rate
+    limit, the limit of the budget, or the name of the event."""
     waits: list[Object] = [
         {
             "type": "approval" if row.type == "unknown_outcome" else row.type,
             "until": time(row.expires_ms),
-            "ref": row.name if row.type == "event" else row.id,
+            "ref": row.name if row.type == "event" else ref,
         }
         for row in open_asks
+        for ref in (row.awaits.ids if row.awaits else (row.id,))
     ]
     what, _, about = (run.status_reason or "").partition(": ")
     if run.status == "scheduled":

@@ -94,8 +94,9 @@ class LimitsPatch(Body):
     max_turns: StrictInt | None = Field(default=None, ge=1, le=100_000)
     max_tool_calls: StrictInt | None = Field(default=None, ge=1, le=1_000_000)
     max_questions: StrictInt | None = Field(default=None, ge=0, le=1_000, description="How often people may be asked.")
-    max_children: StrictInt | None = Field(default=None, ge=0, le=10_000)
-    max_depth: StrictInt | None = Field(default=None, ge=0, le=10)
+    max_children: StrictInt | None = Field(default=None, ge=0, le=10_000, description="Agents that it may start.")
+    max_depth: StrictInt | None = Field(default=None, ge=0, le=10, description="Of its tree: the root is 0 deep.")
+    max_running_children: StrictInt | None = Field(default=None, ge=0, le=1_000, description="At work at once.")
     tool_output_bytes_per_turn: StrictInt | None = Field(
         default=None,
         ge=1_000,

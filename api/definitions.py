@@ -74,6 +74,8 @@ def definition_of(body: AgentBody, name: str) -> AgentDefinition:
     )
     if body.budget is not None:
         definition["budget"] = body.budget.definition()
+    if body.agents:
+        definition["agents"] = list(body.agents)
     return definition
 
 

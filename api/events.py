@@ -18,6 +18,7 @@ from starlette.responses import Response, StreamingResponse
 from api.bodies import JsonRoute
 from api.encoding import encode
 from api.event_types import EventType
+from api.family import family_batches, family_page
 from api.paging import PAGE_DEFAULT, Limit, list_reply
 from api.parts import PROJECT, Given, Parts
 from api.problems import declared, parameter_problem
@@ -89,7 +90,7 @@ async def list_run_events(
     given: Given,
     run_id: str,
     after: Annotated[
-        str | None, Query(max_length=32, description="A `seq`, or `latest`: only events after it.")
+        str | None, Query(max_length=64, description="A `seq`, or `latest`: only events after it.")
     ] = None,
     types: Annotated[list[EventType], Query(description="Only these types.")] = [],  # noqa: B006
     types_bracketed: Annotated[
@@ -103,12 +104,19 @@ async def list_run_events(
         bool | None,
         Query(description="Go on until the run ends: SSE does unless `false`, JSON lines do with `true`, pages never."),
     ] = None,
+    include_children: Annotated[
+        bool,
+        Query(description="With those of all runs below, by time, in pages and JSON lines. `after` is an `id` then."),
+    ] = False,
     limit: Limit = PAGE_DEFAULT,
     last_event_id: Annotated[
         str | None, Header(description="Wins over `after`: what a reconnecting SSE client sends.")
     ] = None,
 ) -> Response:
     run = await given.assembly.journal.get_run(run_id, PROJECT)
+    if include_children:
+        media_type = _media_type(request.headers.get("accept", ""))
+        return await _of_family(given, run, media_type, after, (*types, *types_bracketed), deltas, limit)
     wanted = Wanted(_position(run, after, last_event_id), (*types, *types_bracketed), deltas, until)
     if wanted.after < run.pruned_seq:
         raise EventsExpired(run.id, run.pruned_seq)
@@ -123,6 +131,19 @@ async def list_run_events(
             return StreamingResponse(lines, media_type="application/jsonl", headers=_STREAM_HEADERS)
         case _:
             return await _page(given, run.id, wanted, limit)
+
+
+async def _of_family(
+    parts: Parts, run: RunRow, media_type: str, after: str | None, types: Sequence[str], deltas: bool, limit: int
+) -> Response:
+    if media_type == "text/event-stream":
+        message = "a stream has the numbers of one run: read pages or JSON lines, or follow each run of its /tree"
+        raise parameter_problem("invalid_request", "include_children", message)
+    if media_type == "application/jsonl":
+        batches = family_batches(parts, run.id, after, types, deltas)
+        await family_page(parts, run.id, after, types, deltas, 1)  # a bad cursor is said before the stream begins
+        return StreamingResponse(_as_lines(batches), media_type="application/jsonl", headers=_STREAM_HEADERS)
+    return await family_page(parts, run.id, after, types, deltas, limit)
 
 
 def _media_type(accept: str) -> str:
@@ -217,6 +238,12 @@ def _chunks(pieces: Iterable[bytes]) -> Iterator[bytes]:
             held, held_bytes = [], 0
     if held:
         yield b"".join(held)
+
+
+async def _as_lines(batches: AsyncIterator[list[EventRow]]) -> AsyncIterator[bytes]:
+    async for rows in batches:
+        for chunk in _chunks(map(_line, rows)):
+            yield chunk
 
 
 async def _lines(parts: Parts, run: RunRow, wanted: Wanted, *, follow: bool) -> AsyncIterator[bytes]:

@@ -61,6 +61,7 @@ class LimitsOut(Reply):
     max_questions: int | None
     max_children: int | None
     max_depth: int | None
+    max_running_children: int | None
     tool_output_bytes_per_turn: int | None
     tools: dict[str, ToolBudgetOut]
 

@@ -8,13 +8,13 @@ from pydantic import Field, StrictInt, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.body import Body, Content, Labels, Reason
-from perdure.core.happenings import Delivery
 from perdure.store.rows import INBOX_WAITING_MAX, Decided, Scope, Urgency
 
 DECISIONS_MAX = 100  # of one batch
 RESULTS_MAX = 128  # more calls than any model asks for in a turn
 TEXT_CHARACTERS_MAX = 100_000
 
+GivenDelivery = Literal["steer", "enqueue", "interrupt"]  # notes come from children only
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ExpectedSeq = Annotated[
     StrictInt | None,
@@ -58,7 +58,7 @@ class MessageIn(Body):
     next answer. `interrupt`: the model call in flight is cut short."""
 
     content: Content
-    delivery: Delivery = "steer"
+    delivery: GivenDelivery = "steer"
 
 
 class PostMessage(MessageIn):

@@ -132,11 +132,12 @@ PendingAction = ApprovalOut | QuestionOut | ClientToolCallOut
 
 class WaitOut(Reply):
     """`until` is null where only somebody's word ends the wait, and for a poll. `ref` is the id of what is asked or of
-    the timer, the name of the event, the tool of a rate limit, or the limit of the budget."""
+    the timer, the run that is waited for, the name of the event, the tool of a rate limit, the limit of the budget."""
 
     type: Literal[
-        "approval", "question", "client_tool", "timer", "event", "poll", "start", "rate_limit", "budget", "pause"
-    ]
+        "approval", "question", "client_tool", "timer", "event", "poll", "start", "children", "rate_limit", "budget",
+        "pause",
+    ]  # fmt: skip
     until: datetime | None
     ref: str | None
 

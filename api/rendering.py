@@ -56,12 +56,7 @@ def run(row: RunRow, *, pending_actions: list[Object], waiting_for: list[Object]
         "status": row.status,
         "status_reason": row.status_reason,
         "stop_reason": row.stop_reason,
-        "agent": {
-            "id": row.agent_id,
-            "version": row.agent_version,
-            "name": row.definition["name"],
-            "model": row.definition["model"],
-        },
+        "agent": agent_of(row),
         "session_id": row.session_id,
         "parent_run_id": row.parent_run_id,
         "root_run_id": row.root_run_id,
@@ -94,6 +89,15 @@ def run(row: RunRow, *, pending_actions: list[Object], waiting_for: list[Object]
     }
 
 
+def agent_of(row: RunRow) -> Object:
+    return {
+        "id": row.agent_id,
+        "version": row.agent_version,
+        "name": row.definition["name"],
+        "model": row.definition["model"],
+    }
+
+
 def limits(counts: LimitsDefinition) -> Object:
     """All of them: a run's limits are resolved when it is made."""
     return {
@@ -102,6 +106,7 @@ def limits(counts: LimitsDefinition) -> Object:
         "max_questions": counts.get("max_questions"),
         "max_children": counts.get("max_children"),
         "max_depth": counts.get("max_depth"),
+        "max_running_children": counts.get("max_running_children"),
         "tool_output_bytes_per_turn": counts.get("tool_output_bytes_per_turn"),
         "tools": counts.get("tools", {}),
     }
@@ -198,6 +203,7 @@ def agent(row: AgentRow) -> Object:
         "limits": definition["limits"],
         "budget": money_rendering.definition(definition["budget"]) if "budget" in definition else None,
         "policy": definition.get("policy"),
+        "agents": definition.get("agents", []),
         "created_at": time(row.created_ms),
     }
 

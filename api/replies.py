@@ -271,6 +271,7 @@ class AgentOut(Reply):
     limits: dict[str, Any] = Field(description="The agent's own; a run shows all that hold.")
     budget: AgentBudgetOut | None
     policy: PolicyOut | None
+    agents: list[str]
     created_at: datetime
 
 

@@ -16,6 +16,7 @@ from perdure.tools.client_tools import CLIENT_TOOLS_MAX
 
 INSTRUCTIONS_CHARACTERS_MAX = 1_000_000  # far beyond any model's window; the body limit rules before
 TOOLS_MAX = 256
+AGENTS_MAX = 64
 INPUT_ITEMS_MAX = 10_000
 
 
@@ -83,6 +84,11 @@ class AgentBody(Body):
     limits: LimitsIn = LimitsIn()
     budget: BudgetIn | None = None
     policy: PolicyIn = PolicyIn()
+    agents: list[AgentName] = Field(
+        default=[],
+        max_length=AGENTS_MAX,
+        description="Stored agents that it may start with all of their own tools. Others keep those that it has, too.",
+    )
 
 
 class CreateAgent(AgentBody):

@@ -33,7 +33,7 @@ from api.waiting import at_rest, preferred_wait, wait_until_at_rest
 from perdure.contract import LimitsDefinition
 from perdure.core.state import RunStatus
 from perdure.store.rows import NewRun, Page, RunRow
-from perdure.store.trouble import NotFound
+from perdure.store.trouble import NotFound, SliceTooLarge
 
 DEADLINE_DAYS_MAX = 400
 START_DAYS_MAX = 366
@@ -320,7 +320,7 @@ def _bound(at: datetime | None, next_to: datetime | None, choose: Callable[..., 
     responses={
         **declared(
             "invalid_json", "run_not_found", "run_terminal", "payload_too_large", "validation_failed",
-            "model_not_priced",
+            "model_not_priced", "budget_exhausted",
         ),
         200: {"model": RunOut, "description": "The run, changed; its budget holds at once, even below what is spent"},
     },
@@ -340,13 +340,17 @@ async def update_run(given: Given, run_id: str, body: PatchRun) -> Response:
         check_price(assembly, run.definition["model"], budget, "/budget/max_cost_usd")
     if body.limits is not None:
         limits = LimitsDefinition(**{**run.limits, **body.limits.definition()})
-    changed = await journal.update_run(
-        run_id,
-        labels=body.labels,
-        metadata=body.metadata,
-        budget=budget,
-        limits=limits,
-        deadline_ms=None if body.deadline is None else deadline_from(body.deadline, 0),
-    )
+    try:
+        changed = await journal.update_run(
+            run_id,
+            labels=body.labels,
+            metadata=body.metadata,
+            budget=budget,
+            limits=limits,
+            deadline_ms=None if body.deadline is None else deadline_from(body.deadline, 0),
+        )
+    except SliceTooLarge as large:
+        message = f"this budget is a part of that of its parent {large.parent_id}, which has not so much left to give"
+        raise field_problem("budget_exhausted", f"/budget/{large.limit}", message) from None
     given.orders.nudge(run_id)
     return JsonReply(await show_run(journal, changed))

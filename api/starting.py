@@ -46,10 +46,18 @@ async def _confirm(assembly: Assembly, run_id: str) -> None:
         await assembly.journal.mark_workflow_started(run_id)
 
 
-async def end_workflow(assembly: Assembly, run_id: str, reason: str) -> None:
-    """Best effort: the workflow of a run that the journal has ended finds that out by itself, too."""
-    with suppress(TemporalUnavailable):
-        await assembly.runs.terminate(run_id, reason or "force-cancelled")
+async def end_workflows(assembly: Assembly) -> None:
+    """The workflows of runs that were ended in the journal, by force or with the run they belong to. Best effort: what
+    cannot be done now is done by the reconciler."""
+    with suppress(TemporalUnavailable, JournalTrouble):
+        await _end_left(assembly)
+
+
+async def _end_left(assembly: Assembly) -> None:
+    while left := await assembly.journal.left_workflows(limit=BATCH):
+        for run_id in left:
+            await assembly.runs.terminate(run_id, "the run has ended in the journal")
+        await assembly.journal.workflows_heard(left)
 
 
 async def reconcile(parts: Parts) -> None:
@@ -64,6 +72,7 @@ async def reconcile(parts: Parts) -> None:
             await _reconcile_once(parts)
             await deliver_late(parts)
             await keeper.keep()
+            await _end_left(parts.assembly)
             if clock() - looked_for_orphans > ORPHANS_EVERY_SECONDS:
                 looked_for_orphans = clock()
                 await end_orphans(parts.assembly)

@@ -17,7 +17,7 @@ from api.people_bodies import CancelRun, PauseRun, ResumeRun
 from api.problems import Problem, declared
 from api.replies import RunOut
 from api.showing import show_run
-from api.starting import end_workflow
+from api.starting import end_workflows
 from perdure.core.happenings import Order, Verb
 from perdure.core.state import TERMINAL
 from perdure.runs import TemporalUnavailable
@@ -75,8 +75,8 @@ async def _ordered(
         check_view(run, expected_seq)
         if verb == "resume":
             _refuse_unpaid(run)
-        await journal.give_order(run_id, Order(0, verb, reason=reason))
-        parts.orders.nudge(run_id)
+        for told in await journal.give_family_order(run_id, Order(0, verb, reason=reason)):
+            parts.orders.nudge(told)
         return JsonReply(await show_run(journal, await journal.get_run(run_id)), 202)
 
     reply, _ = await once(request, journal, run_id, act)
@@ -130,11 +130,13 @@ async def _cancel(parts: Parts, run_id: str, order: CancelRun) -> tuple[RunRow, 
     if order.mode == "force":
         return await _force(parts, run_id, order.reason), True
     try:
-        await journal.give_order(run_id, Order(0, "cancel", reason=order.reason))
+        told = await journal.give_family_order(run_id, Order(0, "cancel", reason=order.reason))
     except RunOver as over:
         if over.status != "cancelled":
             raise
         return await journal.get_run(run_id), True
+    for below in told[1:]:
+        parts.orders.nudge(below)
     if await _will_be_heard(parts, run):
         run = await journal.get_run(run_id)
         return run, run.status in TERMINAL
@@ -162,5 +164,7 @@ async def _force(parts: Parts, run_id: str, reason: str) -> RunRow:
         if over.status != "cancelled":
             raise
         run = await assembly.journal.get_run(run_id, PROJECT)
-    parts.later(end_workflow(assembly, run_id, reason))
+    parts.later(end_workflows(assembly))
+    if run.parent_run_id is not None:
+        parts.orders.nudge(run.parent_run_id)
     return run

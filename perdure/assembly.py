@@ -79,8 +79,8 @@ async def assemble(settings: Settings, *, lazy: bool = True) -> Assembly:
 def run_spec(run: RunRow, settings: Settings, toolbox: ToolBox) -> RunSpec:
     """What the core is told of a run: the pinned definition, resolved against settings and tools."""
     definition, limits = run.definition, run.limits
-    policy, narrower = definition.get("policy"), definition.get("run_policy")
-    rates = [rate for each in (policy, narrower) if each for rate in each["rate_limits"]]
+    policies = [definition.get("policy"), definition.get("run_policy"), *definition.get("further_policies", [])]
+    rates = [rate for each in policies if each for rate in each["rate_limits"]]
     box = RunToolBox(toolbox, definition["tools"], definition.get("client_tools", []))
     return RunSpec(
         run_id=run.id,
@@ -92,7 +92,7 @@ def run_spec(run: RunRow, settings: Settings, toolbox: ToolBox) -> RunSpec:
         tools=tuple(_tool_rule(tool, limits, rates) for tool in box.describe()),
         rate_limits=tuple(RateLimit(rate["max_calls"], rate["window_seconds"]) for rate in rates),
         on_limit=run.budget.on_limit if run.budget else None,
-        ask_about_unknown=any(each is not None and each["unknown_outcome"] == "ask" for each in (policy, narrower)),
+        ask_about_unknown=any(each is not None and each["unknown_outcome"] == "ask" for each in policies),
         model_timeout_seconds=settings.worker.model_timeout_seconds,
         model_max_attempts=settings.worker.model_max_attempts,
         heartbeat_timeout_seconds=settings.worker.heartbeat_timeout_seconds,
@@ -102,32 +102,37 @@ def run_spec(run: RunRow, settings: Settings, toolbox: ToolBox) -> RunSpec:
     )
 
 
+def default_limits(settings: Settings) -> LimitsDefinition:
+    """Of agents and runs that name none."""
+    limits = settings.limits
+    return LimitsDefinition(
+        max_turns=limits.max_turns,
+        max_tool_calls=limits.max_tool_calls,
+        max_questions=limits.max_questions,
+        max_children=limits.max_children,
+        max_depth=limits.max_depth,
+        max_running_children=limits.max_running_children,
+        tool_output_bytes_per_turn=limits.tool_output_bytes_per_turn,
+    )
+
+
+def default_budget(settings: Settings) -> Budget:
+    """Of agents and runs that name none; all limits None is none."""
+    budget = settings.budget
+    cost = None if budget.max_cost_usd is None else int(budget.max_cost_usd * 1_000_000)
+    return Budget(cost, budget.max_tokens, budget.max_output_tokens, budget.on_limit)
+
+
 def resolved_limits(settings: Settings, of_agent: LimitsDefinition, of_run: LimitsDefinition) -> LimitsDefinition:
     """All of them; the tools' own budgets by name."""
-    defaults = settings.limits
-    limits = LimitsDefinition(
-        max_turns=defaults.max_turns,
-        max_tool_calls=defaults.max_tool_calls,
-        max_questions=defaults.max_questions,
-        max_children=defaults.max_children,
-        max_depth=defaults.max_depth,
-        tool_output_bytes_per_turn=defaults.tool_output_bytes_per_turn,
-    )
     tools = {**of_agent.get("tools", {}), **of_run.get("tools", {})}
-    return {**limits, **of_agent, **of_run, "tools": tools}
+    return {**default_limits(settings), **of_agent, **of_run, "tools": tools}
 
 
 def resolved_budget(settings: Settings, of_agent: BudgetDefinition, of_run: BudgetDefinition) -> Budget | None:
     """None when nobody has set a limit, nor said what should happen at one."""
-    defaults = settings.budget
-    of_settings = Budget(
-        None if defaults.max_cost_usd is None else int(defaults.max_cost_usd * 1_000_000),
-        defaults.max_tokens,
-        defaults.max_output_tokens,
-        defaults.on_limit,
-    )
     said: BudgetDefinition = {**of_agent, **of_run}
-    budget = replace(of_settings, **said)
+    budget = replace(default_budget(settings), **said)
     limited = (budget.max_cost_micros, budget.max_tokens, budget.max_output_tokens) != (None, None, None)
     return budget if limited or "on_limit" in said else None
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NotRequired, TypedDict
 
-from perdure.core.happenings import Order
+from perdure.core.happenings import FamilyCalled, Order
 from perdure.core.numbers import Numbers
 from perdure.core.policy import OnExpiry, PolicyAction
 from perdure.core.spec import AnsweredBy, Effect, Limits, OnExceed, OnLimit, RunSpec
@@ -23,6 +23,7 @@ WORKFLOW = "AgentRun"
 SCHEDULED_RUN = "ScheduledRun"
 CALL_MODEL = "call_model"
 CALL_TOOL = "call_tool"
+CALL_FAMILY = "call_family"
 ANSWER_CALL = "answer_call"
 SETTLE_ASK = "settle_ask"
 RECORD = "record"
@@ -31,6 +32,9 @@ AWAIT_RUN = "await_run"
 CANCEL_RUN = "cancel_run"
 PAUSE_SCHEDULE = "pause_schedule"
 SIGNAL_ORDERS = "orders"
+
+TASK_TIMEOUT_SECONDS = 4.0  # a workflow task lost with its worker or server is given out again after this
+SUMMARY_CHARACTERS = 99  # Temporal allows 400 bytes, and a character may take four
 
 SEARCH_AGENT = "AgentName"
 SEARCH_MODEL = "AgentModel"
@@ -94,6 +98,32 @@ class CallToolInput:
     counts_bytes: bool = False
     asks_about_unknown: bool = False
     outbox: tuple[OutboxEvent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CallFamilyInput:
+    run_id: str
+    key: str
+    call_id: str
+    turn: int
+    counts_bytes: bool = False
+    outbox: tuple[OutboxEvent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChildStart:
+    """A run whose workflow its parent's workflow starts, as ``perdure.runs`` starts others. ``tenant`` is its
+    project."""
+
+    spec: RunSpec
+    goal: str
+    tenant: str
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyCallDone:
+    called: FamilyCalled
+    child: ChildStart | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +334,7 @@ class LimitsDefinition(TypedDict, total=False):
     max_questions: int
     max_children: int
     max_depth: int
+    max_running_children: int
     tool_output_bytes_per_turn: int | None
     tools: dict[str, ToolBudgetDefinition]
 
@@ -316,6 +347,23 @@ def core_limits(limits: LimitsDefinition) -> Limits:
         max_tool_calls=limits.get("max_tool_calls", default.max_tool_calls),
         max_questions=limits.get("max_questions", default.max_questions),
         tool_output_bytes_per_turn=limits.get("tool_output_bytes_per_turn"),
+    )
+
+
+class FamilyLimits(TypedDict):
+    """How many runs a run may start, how many of them may live at once, and how deep its tree may be: the root is 0
+    deep."""
+
+    max_children: int
+    max_depth: int
+    max_running_children: int
+
+
+def family_limits(limits: LimitsDefinition) -> FamilyLimits:
+    return FamilyLimits(
+        max_children=limits.get("max_children", 50),
+        max_depth=limits.get("max_depth", 3),
+        max_running_children=limits.get("max_running_children", 50),
     )
 
 
@@ -339,7 +387,8 @@ class ClientToolDefinition(TypedDict):
 
 class AgentDefinition(TypedDict):
     """An agent as stored and pinned by a run. ``tools`` are registry names. ``policy`` is the agent's,
-    ``run_policy`` what a run adds, which can only narrow it. A run's ``budget`` and ``limits`` are the
+    ``run_policy`` what a run adds, which can only narrow it, as can ``further_policies``, those of the runs above it.
+    ``agents`` are the stored agents that it may start with their own tools. A run's ``budget`` and ``limits`` are the
     defaults it began with: what holds now is in the run's row."""
 
     name: str
@@ -352,6 +401,8 @@ class AgentDefinition(TypedDict):
     run_policy: NotRequired[PolicyDefinition]
     budget: NotRequired[BudgetDefinition]
     client_tools: NotRequired[list[ClientToolDefinition]]
+    agents: NotRequired[list[str]]
+    further_policies: NotRequired[list[PolicyDefinition]]
 
 
 class ToolDescription(TypedDict):

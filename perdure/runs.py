@@ -37,8 +37,11 @@ from perdure.contract import (
     SEARCH_STATUS,
     SEARCH_TENANT,
     SIGNAL_ORDERS,
+    SUMMARY_CHARACTERS,
+    TASK_TIMEOUT_SECONDS,
     WORKFLOW,
     AgentRunInput,
+    ChildStart,
     Orders,
 )
 from perdure.core.happenings import Order
@@ -53,12 +56,10 @@ _PASSING = {
     RPCStatusCode.CANCELLED,
     RPCStatusCode.RESOURCE_EXHAUSTED,
 }
-TASK_TIMEOUT = timedelta(seconds=4)  # a workflow task lost with its worker or server is given out again after this
 _SEARCH_TYPES = {
     name: IndexedValueType.Value(f"INDEXED_VALUE_TYPE_{type_.upper()}") for name, type_ in SEARCH_ATTRIBUTES.items()
 }
 GOAL_CHARACTERS = 160  # of the input, as a preview for people
-SUMMARY_CHARACTERS = 99  # Temporal allows 400 bytes, and a character may take four
 
 
 class TemporalUnavailable(Exception):
@@ -139,11 +140,16 @@ class Runs:
                     id=run.id,
                     task_queue=self.task_queue,
                     id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                    task_timeout=TASK_TIMEOUT,
+                    task_timeout=timedelta(seconds=TASK_TIMEOUT_SECONDS),
                     static_summary=start.goal[:SUMMARY_CHARACTERS] or None,
                     search_attributes=_searchable(run) if self._search_attributes else None,
                     rpc_timeout=RPC,
                 )
+
+    def child_start_of(self, run: RunRow) -> ChildStart:
+        """What its parent's workflow has to know to start it."""
+        start = self.start_of(run)
+        return ChildStart(start.spec, start.goal, run.project_id)
 
     async def deliver(self, run_id: str, orders: Sequence[Order]) -> bool:
         """Bring orders of the journal to the run, in one signal; durable when this returns, with no worker alive

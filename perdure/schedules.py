@@ -29,8 +29,8 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
-from perdure.contract import SCHEDULED_RUN, ScheduledRunInput
-from perdure.runs import RPC, SUMMARY_CHARACTERS, TASK_TIMEOUT, temporal_trouble
+from perdure.contract import SCHEDULED_RUN, SUMMARY_CHARACTERS, TASK_TIMEOUT_SECONDS, ScheduledRunInput
+from perdure.runs import RPC, temporal_trouble
 from perdure.scheduling.definition import Overlap, QuietHours, ScheduleDefinition
 from perdure.scheduling.timetable import Calendar, Timetable, clock_minutes
 from perdure.store.journal import Journal
@@ -130,7 +130,7 @@ class Schedules:
                 args=[ScheduledRunInput(row.id, row.version)],
                 id=row.id,
                 task_queue=self._task_queue,
-                task_timeout=TASK_TIMEOUT,
+                task_timeout=timedelta(seconds=TASK_TIMEOUT_SECONDS),
                 static_summary=row.name[:SUMMARY_CHARACTERS] if self._previews else None,
             ),
             spec=_spec(definition),

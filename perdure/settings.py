@@ -74,6 +74,7 @@ class LimitSettings(_Table):
     max_questions: int = Field(default=10, ge=0, le=1_000)  # how often a run may ask people
     max_children: int = Field(default=50, ge=0, le=10_000)
     max_depth: int = Field(default=3, ge=0, le=10)
+    max_running_children: int = Field(default=50, ge=0, le=1_000)  # of one run at once
     max_schedules: int = Field(default=1_000, ge=0, le=100_000)  # of the whole service
     max_schedules_per_agent: int = Field(default=10, ge=0, le=1_000)  # that an agent makes for itself
     tool_output_bytes_per_turn: int | None = Field(default=None, ge=1_000)  # beyond: the model is asked to sum up
@@ -112,6 +113,7 @@ class AgentSettings(_Table):
     limits: dict[str, Any] = {}
     budget: dict[str, Any] | None = None
     policy: dict[str, Any] = {}
+    agents: list[str] = []  # stored agents that it may start with all of their own tools
 
 
 class WorkerSettings(_Table):

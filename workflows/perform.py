@@ -17,6 +17,7 @@ with workflow.unsafe.imports_passed_through():
     from perdure.contract import (
         ANSWER_CALL,
         BUDGET_REACHED,
+        CALL_FAMILY,
         CALL_MODEL,
         CALL_TOOL,
         INTERRUPTED,
@@ -28,12 +29,14 @@ with workflow.unsafe.imports_passed_through():
         TOOL_PARKED,
         TOOL_PAUSED,
         AnswerCallInput,
+        CallFamilyInput,
         CallModelInput,
         CallToolInput,
+        FamilyCallDone,
         RecordInput,
         SettleAskInput,
     )
-    from perdure.core.actions import Action, AnswerCall, CallModel, CallTool, Finish, Record, SettleAsk
+    from perdure.core.actions import Action, AnswerCall, CallFamily, CallModel, CallTool, Finish, Record, SettleAsk
     from perdure.core.happenings import (
         ActionCancelled,
         AskSettled,
@@ -52,6 +55,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from perdure.core.numbers import union
     from perdure.core.state import Failure, RunState
+    from workflows.children import start_child
 
 # An action is tried until it ends or the run's deadline calls it off: the activities themselves count
 # the attempts that matter (in the journal, where lost workers count too) and end what is hopeless.
@@ -115,6 +119,16 @@ def activity_for(action: Action, state: RunState) -> workflow.ActivityHandle[obj
                 rule.timeout_seconds + _MARGIN_SECONDS,
                 ToolAnswered,
             )
+        case CallFamily(key, call_id, turn, rule):
+            counts_bytes = spec.limits.tool_output_bytes_per_turn is not None
+            return _start(
+                CALL_FAMILY,
+                CallFamilyInput(spec.run_id, key, call_id, turn, counts_bytes, outbox),
+                state,
+                f"turn {turn} · {rule.name}",
+                _WRITE_SECONDS,
+                FamilyCallDone,
+            )
         case SettleAsk(key, call_id, turn, tool):
             return _start(
                 SETTLE_ASK,
@@ -174,7 +188,12 @@ async def happening_of(
     ``called_off`` holds, when the end comes, the keys of the actions that the run no longer wants.
     """
     try:
-        return await handle  # type: ignore[return-value]  # activities report happenings, by result_type
+        reported = await handle
+        if isinstance(reported, FamilyCallDone):
+            if reported.child:
+                await start_child(reported.child)
+            return reported.called
+        return reported  # type: ignore[return-value]  # activities report happenings, by result_type
     except ActivityError as error:
         cause = error.cause
         if isinstance(cause, ApplicationError) and (said := _said(action, cause)):
@@ -185,7 +204,7 @@ async def happening_of(
         match action:
             case CallModel(key):
                 return ModelFailed(key, _model_failure(key, cause))
-            case CallTool(key, call_id) | AnswerCall(key, call_id):
+            case CallTool(key, call_id) | CallFamily(key, call_id) | AnswerCall(key, call_id):
                 return ToolLost(key, call_id, "tool_outcome_unknown", f"the call ended without a result: {cause}")
             case _:
                 raise  # the journal cannot take the run's end: the workflow fails, for people to see

@@ -30,6 +30,8 @@ with workflow.unsafe.imports_passed_through():
         SEARCH_NEEDS_ACTION,
         SEARCH_STATUS,
         SEARCH_TENANT,
+        SUMMARY_CHARACTERS,
+        TASK_TIMEOUT_SECONDS,
         WORKFLOW,
         Opened,
         OpenInvocationInput,
@@ -41,8 +43,6 @@ with workflow.unsafe.imports_passed_through():
 _PLANNED = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")  # Temporal sets it on what a schedule starts
 _WRITE_SECONDS = 10.0  # one attempt of an activity that writes a few rows: a lost worker is noticed after this
 _WAIT_DAYS = 500  # longer than any run's deadline
-_TASK_TIMEOUT = timedelta(seconds=4)  # as of every run: a task lost with its worker is given out again after this
-_SUMMARY_CHARACTERS = 99  # Temporal allows 400 bytes, and a character may take four
 _RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=0.2),  # a lost worker's work is taken up at once
     backoff_coefficient=2,
@@ -116,8 +116,8 @@ async def _end(opened: Opened) -> str:
             # Who ends this workflow by force ends no run: the next firing does, when it shall.
             parent_close_policy=workflow.ParentClosePolicy.ABANDON,
             cancellation_type=workflow.ChildWorkflowCancellationType.ABANDON,
-            task_timeout=_TASK_TIMEOUT,
-            static_summary=opened.start.goal[:_SUMMARY_CHARACTERS] or None,
+            task_timeout=timedelta(seconds=TASK_TIMEOUT_SECONDS),
+            static_summary=opened.start.goal[:SUMMARY_CHARACTERS] or None,
             search_attributes=_searchable(opened) if spec.search_attributes else None,
         )
         outcome: Outcome = await child

@@ -8,7 +8,7 @@ from temporalio import workflow
 from temporalio.common import SearchAttributeKey
 
 with workflow.unsafe.imports_passed_through():
-    from perdure.contract import SEARCH_COST, SEARCH_NEEDS_ACTION, SEARCH_STATUS
+    from perdure.contract import SEARCH_COST, SEARCH_NEEDS_ACTION, SEARCH_STATUS, SUMMARY_CHARACTERS
     from perdure.core.state import OpenCall, Outcome, RunState
 
 _STATUS = SearchAttributeKey.for_keyword(SEARCH_STATUS)
@@ -60,7 +60,7 @@ _ASKED = {
     "timer": "its time:",
     "event": "an event:",
     "poll": "the next try of",
-    "children": "children:",
+    "children": "the agents of",
 }
 _COMMAND = {
     "approval": "perdure approve {run} --call {call}",
@@ -70,7 +70,7 @@ _COMMAND = {
     "timer": "perdure timers {run}",
     "event": "perdure signal {run} …",
     "poll": "perdure say {run} …",
-    "children": "perdure show {run}",
+    "children": "perdure tree {run}",
 }
 
 
@@ -95,7 +95,6 @@ def alarm_summary(state: RunState, wake_at_ms: int) -> str:
 
 
 _ALARM = {"timer": "sleep until", "event": "wait for an event", "poll": "next try of a poll"}
-SUMMARY_CHARACTERS = 99  # Temporal allows 400 bytes, and a character may take four
 
 
 def _time(ms: int) -> str:

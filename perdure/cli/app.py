@@ -112,6 +112,15 @@ def show(run: Run = "last", json: Json = False, api_url: ApiUrl = None, home: Ho
 
 
 @app.command()
+def tree(run: Run = "last", json: Json = False, api_url: ApiUrl = None, home: Home = None) -> None:
+    """Show a run with the agents that it has started, and what all of them have cost."""
+    from perdure.cli.client import Where
+    from perdure.cli.tree import show_tree
+
+    raise typer.Exit(show_tree(run, as_json=json, where=Where(api_url, home)))
+
+
+@app.command()
 def cancel(
     run: Run,
     force: Annotated[bool, typer.Option("--force", help="Now, without waiting for a worker.")] = False,

@@ -58,6 +58,8 @@ class PeopleLines:
                 return _money(type_, data)
             case "timer" | "signal":
                 return _time(type_, data)
+            case "child":
+                return _child(type_, data)
             case "run":
                 return self._status(type_, event)
             case "turn":
@@ -146,6 +148,19 @@ class PeopleLines:
 def budget_option(limit: str) -> str:
     """Of `perdure budget`, the one that raises this limit."""
     return f"--{limit.removesuffix('_usd').replace('_', '-')}"
+
+
+def _child(type_: str, data: Event) -> Lines:
+    who = f"{clean(data['agent'])} {data['run_id']}"
+    match type_:
+        case "child.started":
+            return [(f"→ agent {who}: {one_line(data['goal'], ARGUMENTS_CHARACTERS)}", "cyan")]
+        case "child.completed":
+            return [(f"← agent {who} {data['status']}: {one_line(data['preview'], ARGUMENTS_CHARACTERS)}", "green")]
+        case "child.failed":
+            why = f"{data['code']}: {one_line(data['message'], ARGUMENTS_CHARACTERS)}"
+            return [(f"✗ agent {who} {data['status']} ({why})", "red")]
+    return []
 
 
 def _money(type_: str, data: Event) -> Lines:

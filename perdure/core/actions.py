@@ -42,6 +42,17 @@ class CallTool:
 
 
 @dataclass(frozen=True, slots=True)
+class CallFamily:
+    """Carry out a call that is about other runs: start a child, wait for children, talk to one, end one. The journal
+    does it, in one transaction; the call is answered then, or waits."""
+
+    key: str
+    call_id: str
+    turn: int
+    rule: ToolRule
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerCall:
     """Answer a tool call to the model without running it (any more): it was refused or lost."""
 
@@ -78,7 +89,7 @@ class Finish:
     outcome: Outcome
 
 
-Action = CallModel | CallTool | AnswerCall | SettleAsk | Record | Finish
+Action = CallModel | CallTool | CallFamily | AnswerCall | SettleAsk | Record | Finish
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ WRAP_UP_FLOOR_TOKENS = 64  # two sentences about what is done and what is not
 WRAP_UP_TOKENS_MAX = 1_024  # a page; what is kept aside has to pay for it
 KEPT_ASIDE_PERCENT = 10  # of each limit, for the wrap-up, from the start
 WARNING_PERCENT = 80
+SHARE_PERCENT = 25  # of what is left, for a child whose parent names no slice: four of them leave a third
 TOKENS_PER_BYTE_PERMILLE = 1_000  # no byte-level tokenizer makes more than one token of a byte
 TOKENS_PER_BLOCK = 64  # role, separators and what a vendor wraps around a call or a result, ids included
 TOKENS_PER_REQUEST = 1_024  # a vendor's own preamble; the largest one published for tools has 733
@@ -130,6 +131,49 @@ def settle(account: Account, reserved: Amount, actual: Amount) -> Account:
     return Account(account.spent.plus(actual), account.reserved.minus(reserved))
 
 
+def slice_of(budget: Budget, account: Account, wanted: Budget, own: Budget) -> tuple[Budget, Amount] | Reached:
+    """What a child may spend, and what of it is to be reserved: of each limit that the parent has what is
+    ``wanted``, or else a share of what is left, and never more than the child's ``own`` agent allows. Reached: so much
+    is not left. A limit that the parent does not have is the child's alone, and reserves nothing."""
+    used = account.spent.plus(account.reserved)
+    keeps = budget.on_limit == "wrap_up"
+    parts: list[tuple[int | None, int]] = []
+    for name, limit, spent, asked, most, aside_min in (
+        ("max_cost_usd", budget.max_cost_micros, used.cost_micros, wanted.max_cost_micros, own.max_cost_micros, 0),
+        ("max_tokens", budget.max_tokens, used.tokens, wanted.max_tokens, own.max_tokens, 0),
+        (
+            "max_output_tokens", budget.max_output_tokens, used.output_tokens, wanted.max_output_tokens,
+            own.max_output_tokens, WRAP_UP_FLOOR_TOKENS,
+        ),
+    ):  # fmt: skip
+        left = _left(limit, spent, keeps, aside_min)
+        if left is None:
+            parts.append((_least(asked, most), 0))
+            continue
+        share = _least(asked if asked is not None else left * SHARE_PERCENT // 100, most)
+        assert share is not None, "one of the two is there"
+        if share <= 0 or share > left:
+            return Reached(name)
+        parts.append((share, share))
+    (cost, cost_held), (tokens, tokens_held), (output, output_held) = parts
+    return Budget(cost, tokens, output, own.on_limit), Amount(cost_held, tokens_held, output_held)
+
+
+def left_to_give(budget: Budget, account: Account) -> Budget:
+    """The most that slices may take of each limit; what is kept aside for the last word is not given away."""
+    used, keeps = account.spent.plus(account.reserved), budget.on_limit == "wrap_up"
+    return Budget(
+        _left(budget.max_cost_micros, used.cost_micros, keeps),
+        _left(budget.max_tokens, used.tokens, keeps),
+        _left(budget.max_output_tokens, used.output_tokens, keeps, WRAP_UP_FLOOR_TOKENS),
+        budget.on_limit,
+    )
+
+
+def _least(one: int | None, other: int | None) -> int | None:
+    return min((limit for limit in (one, other) if limit is not None), default=None)
+
+
 def warnings(budget: Budget, before: Amount, after: Amount) -> list[str]:
     """The limits of which more than ``WARNING_PERCENT`` is spent now and was not before."""
     return [
@@ -155,19 +199,20 @@ def _affordable(budget: Budget, account: Account, ask: Ask) -> list[tuple[str, i
     """For each limit that there is: how many output tokens it can pay for, below zero when not even the input."""
     found = []
     used = account.spent.plus(account.reserved)
-    if (left := _left(budget.max_cost_micros, used.cost_micros, budget, ask)) is not None:
+    keeps = budget.on_limit == "wrap_up" and not ask.wrap_up
+    if (left := _left(budget.max_cost_micros, used.cost_micros, keeps)) is not None:
         found.append(("max_cost_usd", _tokens_for(left, ask)))
-    if (left := _left(budget.max_tokens, used.tokens, budget, ask)) is not None:
+    if (left := _left(budget.max_tokens, used.tokens, keeps)) is not None:
         found.append(("max_tokens", left - ask.input_tokens))
-    if (left := _left(budget.max_output_tokens, used.output_tokens, budget, ask, WRAP_UP_FLOOR_TOKENS)) is not None:
+    if (left := _left(budget.max_output_tokens, used.output_tokens, keeps, WRAP_UP_FLOOR_TOKENS)) is not None:
         found.append(("max_output_tokens", left))
     return found
 
 
-def _left(limit: int | None, used: int, budget: Budget, ask: Ask, aside_min: int = 0) -> int | None:
+def _left(limit: int | None, used: int, keeps_aside: bool, aside_min: int = 0) -> int | None:
     if limit is None:
         return None
-    if budget.on_limit != "wrap_up" or ask.wrap_up:
+    if not keeps_aside:
         return limit - used
     return limit - used - max(limit * KEPT_ASIDE_PERCENT // 100, aside_min)
 

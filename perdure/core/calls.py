@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from perdure.core.actions import Action, AnswerCall, CallTool, SettleAsk
+from perdure.core.actions import Action, AnswerCall, CallFamily, CallTool, SettleAsk
 from perdure.core.keys import answer_key, settle_key, tool_key
 from perdure.core.spec import PARALLEL_TOOLS_MAX, ToolRule
 from perdure.core.state import OUTSIDE, WAKEABLE, OpenCall, RunState, RunStatus
@@ -20,6 +20,7 @@ POLL_WOKEN = (
     "A message arrived, which follows, and the poll was given up for it: its condition did not hold yet. Poll again if "
     "it still matters."
 )
+CHILDREN_GO_ON = "a message arrived that changes what is wanted; it follows. What this call waited for goes on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +46,15 @@ def wanted_calls(state: RunState, now_ms: int) -> WantedCalls:
         if call.answered:
             continue
         key, rule = tool_key(call), state.spec.rule(call.tool)
-        tries_again = call.waits == "poll"
         if key in state.in_flight:
-            wanted.append(CallTool(key, call.call_id, state.turn, rule, call.over, call.ordered, tries_again))
+            wanted.append(_run(state, call, rule))
         elif refused := _refusal(state, call, now_ms):
             written.append(refused)
         elif answer_key(call) in state.in_flight:  # it was to be given up, and is to run again: not both at once
             continue
         elif call.waits and now_ms < call.expires_ms:
             wake_at_ms = _earlier(wake_at_ms, call.expires_ms)
-        elif call.waits and not tries_again:
+        elif call.waits and call.waits != "poll":  # the next try of a poll is a call
             written.append(SettleAsk(settle_key(call), call.call_id, state.turn, call.tool))
         elif behind_a_barrier or count >= PARALLEL_TOOLS_MAX:
             continue
@@ -63,7 +63,7 @@ def wanted_calls(state: RunState, now_ms: int) -> WantedCalls:
         elif count and (alone or not rule.parallel):
             behind_a_barrier = True
         else:
-            wanted.append(CallTool(key, call.call_id, state.turn, rule, call.over, call.ordered, tries_again))
+            wanted.append(_run(state, call, rule))
             count, alone = count + 1, not rule.parallel
     waits = sorted({call.waits for call in state.open_calls if call.waits and not call.answered})
     outside = any(one in OUTSIDE for one in waits)
@@ -75,6 +75,12 @@ def wanted_calls(state: RunState, now_ms: int) -> WantedCalls:
     return WantedCalls(tuple(wanted), wake_at_ms, idle, ", ".join(waits) or f"rate_limit: {rate_limited}")
 
 
+def _run(state: RunState, call: OpenCall, rule: ToolRule) -> CallTool | CallFamily:
+    if rule.answered_by == "family":
+        return CallFamily(tool_key(call), call.call_id, state.turn, rule)
+    return CallTool(tool_key(call), call.call_id, state.turn, rule, call.over, call.ordered, call.waits == "poll")
+
+
 def _refusal(state: RunState, call: OpenCall, now_ms: int) -> AnswerCall | None:
     """A call that must not run is answered; so is one that is not running when a message steers the run."""
     if call.refusal is not None:
@@ -83,6 +89,8 @@ def _refusal(state: RunState, call: OpenCall, now_ms: int) -> AnswerCall | None:
         return None
     elif call.waits in WAKEABLE:
         code, words = "woken", _woken(call, now_ms)
+    elif call.waits == "children":
+        code, words = "children_go_on", CHILDREN_GO_ON
     elif call.begun:
         code, words = "tool_outcome_unknown", GIVEN_UP
     else:
@@ -108,7 +116,9 @@ def _free_at_ms(state: RunState, rule: ToolRule, wanted: Sequence[Action], now_m
         taken += [
             now_ms
             for action in wanted
-            if isinstance(action, CallTool) and index in action.rule.rates and action.key not in state.in_flight
+            if isinstance(action, CallTool | CallFamily)
+            and index in action.rule.rates
+            and action.key not in state.in_flight
         ]
         if len(taken) >= limit.max_calls:
             free_at_ms = max(free_at_ms, taken[len(taken) - limit.max_calls] + window_ms)

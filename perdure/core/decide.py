@@ -54,7 +54,7 @@ def _work(state: RunState, now_ms: int) -> InFlight:
         return _in_flight(state, CallModel(key, turn, state.applying))
     if limit := reached_limit(state):
         return _at_limit(state, limit)
-    apply = union(state.steering, state.queued) if state.final else state.steering
+    apply = union(union(state.steering, state.notes), state.queued if state.final else ())
     output = state.turn_bytes if state.turn_bytes > (state.spec.limits.tool_output_bytes_per_turn or 0) else 0
     call = CallModel(key, turn, apply, state.final, closes=state.unsettled, tool_output_bytes=output)
     return _in_flight(state, call)
@@ -85,6 +85,8 @@ def _at_limit(state: RunState, limit: str) -> InFlight:
     outcome = Outcome("incomplete", "max_turns" if limit == "max_turns" else "budget_reached")
     if state.wrapped_up or wrap_up_key(state) in state.in_flight:
         return _wind_up(state, outcome)
+    if limit != "max_turns" and state.children:  # what they do not spend comes back
+        return _in_flight(state, idle="waiting", reason="children")
     if state.spec.on_limit == "pause":
         return _in_flight(state, idle="paused", reason=f"budget_reached: {limit}")
     return _wind_up(state, outcome) if state.spec.on_limit == "wrap_up" else _finish(state, outcome)
@@ -100,6 +102,8 @@ def _wind_up(state: RunState, outcome: Outcome) -> InFlight:
     if state.wrapped_up or at_once or no_turn_left:
         return _finish(state, outcome)
     if any(other != key and not other.startswith("record-") for other in state.in_flight):
+        return _in_flight(state)
+    if state.cancel and not state.cancel.alone and state.children and key not in state.in_flight:  # they wind up, too
         return _in_flight(state)
     return _in_flight(state, CallModel(key, state.turn + 1, wrap_up=True, closes=state.unsettled))
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import assert_never
 
-from perdure.core.actions import Action, AnswerCall, CallModel, CallTool, Finish
+from perdure.core.actions import Action, AnswerCall, CallFamily, CallModel, CallTool, Finish
 from perdure.core.happenings import (
     ActionCancelled,
     AskSettled,
@@ -18,6 +18,7 @@ from perdure.core.happenings import (
     CallAsked,
     CancelRequested,
     EndedElsewhere,
+    FamilyCalled,
     Happening,
     ModelFailed,
     ModelInterrupted,
@@ -67,7 +68,7 @@ def evolve(state: RunState, happening: Happening) -> RunState:
         case Order():
             return obeyed(state, happening)
         case CancelRequested():
-            return cancelled(state, happening.reason)
+            return cancelled(state, happening.reason, alone=True)
         case EndedElsewhere():
             return replace(state, ended=Outcome(happening.status, "ended_elsewhere"))
         case _ if happening.key not in state.in_flight:
@@ -84,6 +85,8 @@ def evolve(state: RunState, happening: Happening) -> RunState:
             return _budget_reached(_over(state, happening.key, committed=True), happening)
         case ToolAnswered():
             return _tool_answered(_over(state, happening.key, committed=True), happening)
+        case FamilyCalled():
+            return _family_called(_over(state, happening.key, committed=True), happening)
         case ToolParked():
             return _parked(_over(state, happening.key, committed=True), happening)
         case ToolPaused():
@@ -104,7 +107,7 @@ def _started(state: RunState, started: Started) -> RunState:
     """An outcome that is being recorded is never taken back: from here on messages come too late. Nor is an answer
     without a run, or a last call: what they stand for is kept."""
     action = started.action
-    if isinstance(action, CallTool):
+    if isinstance(action, CallTool | CallFamily):
         state = changed(state, action.call_id, begun=True)
     if isinstance(action, AnswerCall):
         state = changed(state, action.call_id, refusal=action.message, refusal_code=action.code)
@@ -122,7 +125,7 @@ def _started(state: RunState, started: Started) -> RunState:
 
 def _rate_starts(state: RunState, action: Action, at_ms: int) -> tuple[tuple[int, ...], ...]:
     """When calls started that a rate limit counts: as many as the limit looks back at."""
-    if not isinstance(action, CallTool) or not action.rule.rates:
+    if not isinstance(action, CallTool | CallFamily) or not action.rule.rates:
         return state.rate_starts
     starts = state.rate_starts or ((),) * len(state.spec.rate_limits)
     return tuple(
@@ -172,7 +175,7 @@ def _responded(state: RunState, answer: ModelResponded) -> RunState:
     for call in asked:
         state = _opened(state, call)
     final = not state.open_calls and answer.stop != "pause" and not answer.limit
-    waiting = bool(state.steering or state.queued)
+    waiting = bool(state.steering or state.queued or state.notes)
     state = replace(state, final=final, awaits_reply=not state.open_calls and (waiting or not final))
     return said_before(state)
 
@@ -219,6 +222,7 @@ def _applied(state: RunState) -> RunState:
         state,
         steering=without(state.steering, state.applying),
         queued=without(state.queued, state.applying),
+        notes=without(state.notes, state.applying),
         applying=(),
     )
 
@@ -243,7 +247,7 @@ def _interrupted(state: RunState, interrupted: ModelInterrupted) -> RunState:
 
 def _nothing_new(state: RunState) -> RunState:
     state = _applied(state)
-    return replace(state, awaits_reply=bool(state.steering or state.queued))
+    return replace(state, awaits_reply=bool(state.steering or state.queued or state.notes))
 
 
 def _budget_reached(state: RunState, reached: BudgetReached) -> RunState:
@@ -254,6 +258,20 @@ def _budget_reached(state: RunState, reached: BudgetReached) -> RunState:
 
 def _tool_answered(state: RunState, result: ToolAnswered) -> RunState:
     return answered(replace(state, turn_bytes=state.turn_bytes + result.bytes), result.call_id)
+
+
+def _family_called(state: RunState, called: FamilyCalled) -> RunState:
+    """A child that has ended before this was heard said so in an order: ``orders.py`` keeps such early words."""
+    if called.child and called.call_id not in state.ended_early:
+        state = replace(state, children=(*state.children, called.call_id))
+    state = replace(state, ended_early=tuple(one for one in state.ended_early if one != called.call_id))
+    if not called.expires_ms:
+        return answered(replace(state, turn_bytes=state.turn_bytes + called.bytes), called.call_id)
+    call = open_call(state, called.call_id)
+    if call is None or called.key != tool_key(call):
+        return state
+    waits = changed(state, call.call_id, waits="children", expires_ms=called.expires_ms, round=call.round + 1)
+    return said_before(waits, call.call_id)
 
 
 def _parked(state: RunState, parked: ToolParked) -> RunState:

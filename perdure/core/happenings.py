@@ -14,9 +14,9 @@ from perdure.core.numbers import Numbers
 from perdure.core.spec import Limits, OnLimit
 from perdure.core.state import Failure, RunStatus, Usage, WaitsFor
 
-Delivery = Literal["steer", "enqueue", "interrupt"]
+Delivery = Literal["steer", "enqueue", "interrupt", "note"]
 Verb = Literal[
-    "message", "withdraw", "approve", "answer", "pause", "resume", "cancel", "limits", "retry_call"
+    "message", "withdraw", "approve", "answer", "pause", "resume", "cancel", "limits", "retry_call", "child_ended"
 ]  # fmt: skip
 
 
@@ -110,6 +110,18 @@ class ToolAnswered:
 
 
 @dataclass(frozen=True, slots=True)
+class FamilyCalled:
+    """A call about other runs is carried out: it has its result, or waits for children until ``expires_ms``.
+    ``child``: it started a run that ends with this one."""
+
+    key: str
+    call_id: str
+    expires_ms: int = 0
+    child: bool = False
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ToolParked:
     """Nobody knows what became of a ``once`` call, and a person shall say, until ``expires_ms``."""
 
@@ -177,6 +189,7 @@ class Order:
     ``pause``, ``resume``, ``cancel``   ``reason``
     ``limits``      ``limits``, ``on_limit`` and ``deadline_ms``, those that changed; the budget may have changed, too
     ``retry_call``  ``call_id``: its attempt is given up, it shall run again
+    ``child_ended`` the run that ``call_id`` started has ended; its result comes by an order of its own
     """
 
     number: int
@@ -207,6 +220,6 @@ class CancelRequested:
 
 Happening = (
     Started | StatusReached | ModelResponded | ModelFailed | ModelInterrupted | NothingNew | BudgetReached
-    | ToolAnswered | ToolParked | ToolPaused | ToolLost | AskSettled | Recorded | ActionCancelled | Order
+    | ToolAnswered | FamilyCalled | ToolParked | ToolPaused | ToolLost | AskSettled | Recorded | ActionCancelled | Order
     | CancelRequested | EndedElsewhere
 )  # fmt: skip

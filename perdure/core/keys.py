@@ -37,5 +37,9 @@ def is_wrap_up_key(key: str) -> bool:
     return key.startswith("wrap-up-")
 
 
+def is_tool_key(key: str) -> bool:
+    return key.startswith("tool-")
+
+
 def _again(number: int) -> str:
     return f"-{number}" if number else ""

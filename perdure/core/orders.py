@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, assert_never
 
 from perdure.core.happenings import Order
-from perdure.core.keys import is_wrap_up_key, model_key, tool_key
+from perdure.core.keys import is_tool_key, is_wrap_up_key, model_key, tool_key
 from perdure.core.numbers import contains, union, with_number, without
 from perdure.core.outbox import say
 from perdure.core.state import Cancel, OpenCall, RunState, Word
@@ -41,18 +41,20 @@ def obeyed(state: RunState, order: Order) -> RunState:
             return _limits(state, order)
         case "retry_call":
             return _again(state, order)
+        case "child_ended":
+            return _child_ended(state, order.call_id)
         case _:
             assert_never(order.verb)
 
 
-def cancelled(state: RunState, reason: str) -> RunState:
-    """The first order is said; the second one cuts the wrap-up short."""
+def cancelled(state: RunState, reason: str, *, alone: bool = False) -> RunState:
+    """The first order is said; the second one cuts the wrap-up short. ``alone``: nobody has told its children."""
     if state.finishing:
         return state
     if state.cancel:
         return replace(state, cancel=replace(state.cancel, at_once=True))
     return say(
-        replace(state, cancel=Cancel(reason), told="cancelling", told_reason=reason),
+        replace(state, cancel=Cancel(reason, alone=alone), told="cancelling", told_reason=reason),
         "run.cancelling",
         {"reason": reason},
     )
@@ -111,11 +113,26 @@ def answered(state: RunState, call_id: str) -> RunState:
     return state
 
 
+def _child_ended(state: RunState, call_id: str) -> RunState:
+    """What the child has not spent is there again. It may have ended before the call that started it was heard of."""
+    last = state.wrapped_up or any(map(is_wrap_up_key, state.in_flight))
+    if call_id not in state.children:
+        early = (*state.ended_early, call_id)[-EARLY_MAX:] if any(map(is_tool_key, state.in_flight)) else ()
+        return replace(state, ended_early=early)
+    return replace(
+        state,
+        children=tuple(one for one in state.children if one != call_id),
+        reached=state.reached if last or state.reached == "max_turns" else "",
+    )
+
+
 def _message(state: RunState, order: Order) -> RunState:
     """A message waits for its place in the transcript: at the next boundary, or after the next answer."""
     awaits_reply = state.awaits_reply or not state.open_calls
     if order.delivery == "enqueue":
         return replace(state, queued=with_number(state.queued, order.number), awaits_reply=awaits_reply)
+    if order.delivery == "note":
+        return replace(state, notes=with_number(state.notes, order.number), awaits_reply=awaits_reply)
     state = replace(state, steering=with_number(state.steering, order.number), awaits_reply=awaits_reply)
     if order.delivery == "interrupt" and model_key(state) in state.in_flight:
         return replace(state, interrupting=model_key(state))
@@ -127,8 +144,10 @@ def _withdrawn(state: RunState, order: Order) -> RunState:
     for those messages only is done."""
     state = replace(state, orders=union(state.orders, order.numbers))
     steering, queued = without(state.steering, order.numbers), without(state.queued, order.numbers)
-    nothing_left = state.final and not steering and not queued and not state.open_calls
-    return replace(state, steering=steering, queued=queued, awaits_reply=state.awaits_reply and not nothing_left)
+    notes = without(state.notes, order.numbers)
+    nothing_left = state.final and not steering and not queued and not notes and not state.open_calls
+    awaits_reply = state.awaits_reply and not nothing_left
+    return replace(state, steering=steering, queued=queued, notes=notes, awaits_reply=awaits_reply)
 
 
 def _limits(state: RunState, order: Order) -> RunState:

@@ -111,10 +111,11 @@ class OutboxEvent:
 @dataclass(frozen=True, slots=True)
 class Cancel:
     """A graceful order to end: who gave it does not matter to the core, the reason is shown. Ordered again,
-    the run ends ``at_once``, without a word from the agent."""
+    the run ends ``at_once``, without a word from the agent. ``alone``: its children were not told."""
 
     reason: str = ""
     at_once: bool = False
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +135,11 @@ class RunState:
     open_calls: tuple[OpenCall, ...] = ()
     steering: Numbers = ()  # accepted messages for the next boundary, by the number of their order
     queued: Numbers = ()  # accepted messages for after the next answer
+    notes: Numbers = ()  # accepted words of its own children: at the next call, whatever it waits for until then
+    children: tuple[str, ...] = ()  # runs it has started and that end with it: the calls of those that have not ended
     applying: Numbers = ()  # those that the model call in flight takes along
     orders: Numbers = ()  # orders that were heard: a double delivery says nothing new
+    ended_early: tuple[str, ...] = ()  # calls whose children have ended before it was heard that they had started
     early: tuple[Word, ...] = ()  # about calls that the next answer may tell of, or that do not wait yet
     interrupting: str = ""  # key of the model call that a message interrupts
     recalled: int = 0  # how often the call of the next turn was called off

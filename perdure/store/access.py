@@ -47,6 +47,17 @@ class Access:
         """Run a transaction on a run; afterwards its followers hear of it, and those of ``also``."""
         return await self._database.write(work, lambda: self._committed((run_id, *also)))
 
+    async def _write_several(self, run_id: str, work: Callable[[Connection], tuple[Result, list[str]]]) -> Result:
+        """Run a transaction on a run that says which others it wrote to; the followers of all hear of it."""
+        touched: list[str] = []
+
+        def write(connection: Connection) -> Result:
+            result, also = work(connection)
+            touched[:] = [run_id, *also]
+            return result
+
+        return await self._database.write(write, lambda: self._committed(touched))
+
     async def _write_about(self, work: Callable[[Connection], AskRow]) -> AskRow:
         """Run a transaction on whichever run the ask that it returns belongs to."""
         touched: list[str] = []

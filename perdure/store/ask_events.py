@@ -15,7 +15,7 @@ from perdure.store.rows import AskRow, NewEvent
 
 def asked(ask: AskRow) -> list[NewEvent]:
     match ask.type:
-        case "client_tool" | "event":
+        case "client_tool" | "event" | "children":
             return []
         case "timer":
             return [_event(ask, "timer.started", {"until_ms": ask.expires_ms, "reason": ask.reason}, "asked")]
@@ -77,7 +77,7 @@ def fired(ask: AskRow, at_ms: int, by: str | None) -> NewEvent:
 
 
 def expired(ask: AskRow, reason: str, by: str | None = None) -> list[NewEvent]:
-    if ask.type in ("client_tool", "event"):
+    if ask.type in ("client_tool", "event", "children"):
         return []
     if ask.type == "timer":
         return [

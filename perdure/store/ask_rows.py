@@ -15,7 +15,7 @@ from perdure.core.policy import ApprovalTerms
 from perdure.core.state import Json
 from perdure.store import ask_events
 from perdure.store.json_text import dump, load, plain
-from perdure.store.rows import AskRow, AskStatus, AskType, NewAsk, Vote
+from perdure.store.rows import AskRow, AskStatus, AskType, Awaits, NewAsk, Vote
 from perdure.store.run_transaction import RunTransaction, new_id
 from perdure.store.schema import asks, calls, messages, runs, sessions
 from perdure.store.sql_reading import arguments_of
@@ -56,7 +56,7 @@ _SETTLED_BY = update(asks).where(asks.c.id == bindparam("ask_id")).values(settle
 _SETTLED_KEY = select(asks.c.settled_by).where(asks.c.id == bindparam("ask_id"))
 _PREFIXES: dict[AskType, str] = {
     "approval": "apv", "unknown_outcome": "apv", "question": "qst", "client_tool": "ctc", "timer": "tmr",
-    "event": "evt",
+    "event": "evt", "children": "wai",
 }  # fmt: skip
 
 
@@ -68,6 +68,7 @@ def ask(run: RunTransaction, new: NewAsk, arguments: Json) -> AskRow:
         "tool": plain(new.tool), "args_sha256": new.args_sha256, "rule": plain(new.rule), "reason": plain(new.reason),
         "terms": dump(asdict(new.terms)), "client_seconds": new.client_seconds,
         "questions": None if new.questions is None else dump(new.questions), "edited": False, "scope": "once",
+        "awaits": None if new.awaits is None else dump(asdict(new.awaits)),
         "escalated": False, "asked_ms": run.now_ms, "expires_ms": new.expires_ms,
         "name": plain(new.name) if new.name is not None else None,
     }  # fmt: skip
@@ -96,6 +97,13 @@ def open_asks_of(run: RunTransaction, call_id: str) -> list[AskRow]:
         return []
     rows = run.connection.execute(_OPEN_OF_CALL, {"run": run.no, "call_key": plain(call_id)}).mappings()
     return [ask_of(row) for row in rows]
+
+
+def open_asks_of_type(run: RunTransaction, type_: AskType) -> list[AskRow]:
+    if not run.row["open_asks"]:
+        return []
+    found = [ask_of(row) for row in run.connection.execute(_OPEN_OF_RUN, {"run": run.no}).mappings()]
+    return [row for row in found if row.type == type_]
 
 
 def save_ask(run: RunTransaction, row: AskRow) -> AskRow:
@@ -182,4 +190,12 @@ def ask_of(row: Any) -> AskRow:
         asked_ms=row["asked_ms"],
         expires_ms=row["expires_ms"],
         ended_ms=row["ended_ms"],
+        awaits=_awaits(row["awaits"]),
     )
+
+
+def _awaits(text: str | None) -> Awaits | None:
+    if text is None:
+        return None
+    found = load(text)
+    return Awaits(tuple(found["ids"]), found["mode"], found["single"])

@@ -37,6 +37,9 @@ timer.fired         timer_id, late_ms, by? (who fired it by hand)
 timer.cancelled     timer_id, reason: message | cancelled | run_ended, by?
 signal.received     signal_id, name, urgency, disposition: delivered | interrupting | buffered | duplicate | dropped |
                     expired | returned; payload_preview? (of what is new), by?
+child.started       run_id, agent, model, goal (preview), depth, background, detached, budget (its slice, or null)
+child.completed     run_id, agent, status: completed | incomplete, stop_reason, preview, usage
+child.failed        run_id, agent, status: failed | cancelled | expired, code, message, usage
 inbox.accepted      delivery
 inbox.applied       number
 inbox.returned      reason: withdrawn | replaced | run_ended
@@ -54,7 +57,7 @@ max_tokens or max_output_tokens. A preview has at most 200 characters. Events ab
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from perdure.contract import Block, ToolCallBlock
 from perdure.core.budget import WARNING_PERCENT, Amount, Budget
@@ -301,6 +304,32 @@ def budget_overrun(key: str, attempt: int, reserved: Amount, used: Amount, limit
     if limit:
         data["limit"] = limit
     return NewEvent("budget.overrun", data, f"{key}/{attempt}/overrun", call_id=key, attempt=attempt)
+
+
+def child_started(
+    call_id: str, child_id: str, agent: str, model: str, content: Sequence[Block], depth: int, how: Mapping[str, Json]
+) -> NewEvent:
+    data: dict[str, Json] = {
+        "run_id": child_id,
+        "agent": agent,
+        "model": model,
+        "goal": goal(content),
+        "depth": depth,
+        **how,
+    }
+    return NewEvent("child.started", data, f"{call_id}/child/started", call_id=call_id)
+
+
+def child_ended(call_id: str, child_id: str, agent: str, outcome: Outcome, text: str, usage: Usage) -> NewEvent:
+    data: dict[str, Json] = {"run_id": child_id, "agent": agent, "status": outcome.status}
+    good = outcome.status in ("completed", "incomplete")
+    if good:
+        data["stop_reason"], data["preview"] = outcome.stop_reason, preview(text)
+    else:
+        data["code"] = outcome.failure.code if outcome.failure else outcome.status
+        data["message"] = preview(outcome.failure.message if outcome.failure else outcome.stop_reason)
+    data["usage"] = usage_data(usage)
+    return NewEvent(f"child.{'completed' if good else 'failed'}", data, f"{call_id}/child/ended", call_id=call_id)
 
 
 def inbox_accepted(message_id: str, delivery: str) -> NewEvent:

@@ -17,27 +17,32 @@ from perdure.core.happenings import AskSettled, Order
 from perdure.core.numbers import Numbers
 from perdure.core.state import Failure, Json, OutboxEvent, Outcome, RunStatus
 from perdure.store.rows import (
+    Aftermath,
     AgentRow,
     AskRow,
     AskStatus,
     AskType,
+    Awaits,
     Begun,
     Calibration,
     CallRow,
     Decision,
     Delta,
     EventRow,
+    FamilyCall,
     ImportedMessage,
     InboxRow,
     LedgerRow,
     ModelCommit,
     NewAsk,
+    NewChild,
     NewMessage,
     NewRun,
     NewSignal,
     Page,
     Pruned,
     RunRow,
+    Said,
     SessionRow,
     SignalRow,
     StoredReply,
@@ -193,13 +198,22 @@ class Journal(Protocol):
         ...
 
     async def end_orphan(self, run_id: str, failure: Failure) -> None:
-        """The run's workflow is gone from Temporal: the run has failed. RunOver when it is terminal."""
+        """The run's workflow is gone from Temporal: the run has failed, and what belongs to it ends with it, as with
+        ``record``. RunOver when it is terminal."""
         ...
 
     async def force_cancel(self, run_id: str, reason: str) -> RunRow:
         """Terminal ``cancelled`` now, whatever the workflow does: calls in flight are closed (a tool's outcome
-        is unknown then), run.cancelled is the last event.
-        RunOver when it is terminal already."""
+        is unknown then), run.cancelled is the last event. What belongs to it ends in the same transaction, as with
+        ``record``. RunOver when it is terminal already."""
+        ...
+
+    async def left_workflows(self, *, limit: int) -> list[str]:
+        """Runs that were ended here without their workflow, which has to be ended, too."""
+        ...
+
+    async def workflows_heard(self, run_ids: Sequence[str]) -> None:
+        """The workflows of these runs are gone."""
         ...
 
     async def update_run(
@@ -213,7 +227,8 @@ class Journal(Protocol):
         deadline_ms: int | None = None,
     ) -> RunRow:
         """PATCH: what is given replaces what was there; appends run.updated. A budget, limits or deadline also
-        make a ledger row ``limit`` (budget only) and an order ``limits`` with what the core must know. RunOver."""
+        make a ledger row ``limit`` (budget only) and an order ``limits`` with what the core must know. The budget of a
+        child is a part of its parent's, whose ledger holds the new one. RunOver, SliceTooLarge."""
         ...
 
     # Schedules -------------------------------------------------------------------------------------
@@ -288,7 +303,8 @@ class Journal(Protocol):
 
     async def give_order(self, run_id: str, order: Order) -> Order:
         """Commit an order (its ``number`` is ignored) and return it with its number. ``pause`` of a run that is
-        held, and ``resume`` of one that is not, make a new order all the same: they do no harm. RunOver."""
+        held, and ``resume`` of one that is not, make a new order all the same: they do no harm. These and ``cancel``
+        are given to everything below that ends with the run, too. RunOver."""
         ...
 
     async def undelivered_orders(self, run_id: str, *, limit: int) -> list[Order]:
@@ -587,11 +603,76 @@ class Journal(Protocol):
         """This attempt is over and there will be another: tool.retrying."""
         ...
 
-    async def record(self, run_id: str, key: str, outbox: Sequence[OutboxEvent], outcome: Outcome | None) -> None:
+    async def record(
+        self,
+        run_id: str,
+        key: str,
+        outbox: Sequence[OutboxEvent],
+        outcome: Outcome | None,
+        said: Said | None = None,
+    ) -> Aftermath:
         """Commit outbox events and, with an outcome, the end: open inbox rows are returned, open asks closed,
         open calls ended and their reservations spent (assumed), orders forgotten, the run
         gets its terminal status, output, error and completed_at, its session is free again, and the
-        terminal event is the last."""
+        terminal event is the last.
+
+        Runs below it that are not detached are cancelled in the same transaction; the slices of detached ones count
+        as spent. A run with a parent tells it, too: its slice is settled, child.completed or child.failed, order
+        ``child_ended``; its end is the result of the call that waits for it (order ``answer``), or else a message
+        (delivery ``note``). ``said`` stands for an output that is too large for that."""
+        ...
+
+    # Calls about other runs ----------------------------------------------------------------------------
+    # Each is carried out once, under its call: a call that has ended is returned as it is. Whoever asks for something
+    # that cannot be gets a failed call whose words a model can act on.
+
+    async def spawn_child(
+        self, run_id: str, call_id: str, new: NewChild, outbox: Sequence[OutboxEvent] = ()
+    ) -> FamilyCall:
+        """A run ``queued`` as ``create_run`` makes it, one deeper, and child.started. What it may spend is reserved in
+        its parent's ledger; its limits on families are no larger than its parent's. In the background the call is
+        answered with the child's id, else it waits for the child's end. Fails with skipped, depth_limit,
+        children_limit, running_children_limit, budget_too_small, agent_cycle: nothing is started then."""
+        ...
+
+    async def await_children(
+        self, run_id: str, call_id: str, awaits: Awaits, expires_ms: int, outbox: Sequence[OutboxEvent] = ()
+    ) -> FamilyCall:
+        """Without ids: for all children that live. Fails with agent_not_found."""
+        ...
+
+    async def message_child(
+        self, run_id: str, call_id: str, child_id: str, message: NewMessage, outbox: Sequence[OutboxEvent] = ()
+    ) -> FamilyCall:
+        """As ``accept_message``. Fails with agent_not_found, agent_ended, queue_full."""
+        ...
+
+    async def cancel_child(
+        self, run_id: str, call_id: str, child_id: str, reason: str, outbox: Sequence[OutboxEvent] = ()
+    ) -> FamilyCall:
+        """An order ``cancel`` to the child and all below it. Fails with agent_not_found."""
+        ...
+
+    async def stop_waiting(self, run_id: str, call_id: str, words: str, outbox: Sequence[OutboxEvent] = ()) -> CallRow:
+        """The call is answered with what is known, and its children go on in the background."""
+        ...
+
+    async def give_family_order(self, run_id: str, order: Order) -> list[str]:
+        """As ``give_order``: who got it, the run first."""
+        ...
+
+    async def list_family(self, run_id: str, *, limit: int) -> list[RunRow]:
+        """The run and everything below it, parents before their children."""
+        ...
+
+    async def asks_below(self, run_ids: Sequence[str]) -> dict[str, list[AskRow]]:
+        """What living runs below these ask of people and clients, by the run above."""
+        ...
+
+    async def read_family_events(
+        self, run_id: str, *, after: str | None, limit: int, types: Sequence[str] = (), deltas: bool = True
+    ) -> list[EventRow]:
+        """Events of a run and of everything below it, by time; ``after`` is a ``run_id:seq``. InvalidCursor."""
         ...
 
     def live(self, delta: Delta) -> None:

@@ -64,7 +64,7 @@ def account_of(row: Any) -> Account:
 
 def write_limits(run: RunTransaction, budget: Budget) -> None:
     """These limits hold from here on."""
-    _line(run, account_of(run.row), "limit", NOTHING, limits=budget_text(budget))
+    write_line(run, account_of(run.row), "limit", NOTHING, limits=budget_text(budget))
 
 
 def try_to_reserve(run: RunTransaction, ask: Ask) -> Grant | Reached:
@@ -79,7 +79,7 @@ def keep(run: RunTransaction, call: Call, grant: Grant, ask: Ask) -> None:
     call.row["reserved"] = dump([amount.cost_micros, amount.tokens, amount.output_tokens, unpriced])
     account = account_of(run.row)
     account = Account(account.spent, account.reserved.plus(amount))
-    _line(run, account, "reserved", amount, call=call, attempt=call.row["attempts"])
+    write_line(run, account, "reserved", amount, call=call, attempt=call.row["attempts"])
 
 
 def settle_used(run: RunTransaction, call: Call, attempt: int, usage: Usage) -> None:
@@ -113,7 +113,7 @@ def release(run: RunTransaction, call: Call, attempt: int) -> None:
     reserved, _ = _reserved(call)
     call.row["reserved"] = None
     account = settle(account_of(run.row), reserved, NOTHING)
-    _line(run, account, "released", reserved, call=call, attempt=attempt)
+    write_line(run, account, "released", reserved, call=call, attempt=attempt)
 
 
 def correct(run: RunTransaction, call: Call, attempt: int, usage: Usage) -> None:
@@ -132,10 +132,10 @@ def correct(run: RunTransaction, call: Call, attempt: int, usage: Usage) -> None
     before = account_of(run.row)
     account = Account(before.spent.plus(actual.minus(counted)), before.reserved)
     overrun = bool(found) and actual.exceeds(counted)
-    _line(
+    write_line(
         run, account, "corrected", actual.minus(counted), call=call, attempt=attempt, use=use, overrun=overrun
     )  # fmt: skip
-    _say(run, call, attempt, before, account, counted if overrun else None, actual)
+    say_spent(run, call.key, attempt, before, account, counted if overrun else None, actual)
 
 
 def _settle(
@@ -145,12 +145,12 @@ def _settle(
     before = account_of(run.row)
     account = settle(before, reserved, actual)
     overrun = actual.exceeds(reserved)
-    _line(run, account, "settled", actual, call=call, attempt=attempt, use=use, assumed=assumed, overrun=overrun)
-    _say(run, call, attempt, before, account, reserved if overrun else None, actual)
+    write_line(run, account, "settled", actual, call=call, attempt=attempt, use=use, assumed=assumed, overrun=overrun)
+    say_spent(run, call.key, attempt, before, account, reserved if overrun else None, actual)
 
 
-def _say(
-    run: RunTransaction, call: Call, attempt: int, before: Account, after: Account, overran: Amount | None, used: Amount
+def say_spent(
+    run: RunTransaction, key: str, attempt: int, before: Account, after: Account, overran: Amount | None, used: Amount
 ) -> None:
     """budget.overrun and budget.warning, of runs that have a budget."""
     budget = budget_of(run.budget_text)
@@ -158,7 +158,7 @@ def _say(
         return
     if overran is not None:
         limit = next(iter(exceeded(budget, after.spent)), None)
-        run.append(say.budget_overrun(call.key, attempt, overran, used, limit))
+        run.append(say.budget_overrun(key, attempt, overran, used, limit))
     for name in warnings(budget, before.spent, after.spent):
         entry = run.row["last_entry"]
         assert isinstance(entry, int)
@@ -170,13 +170,14 @@ def _reserved(call: Call) -> tuple[Amount, int]:
     return Amount(cost, tokens, output), unpriced
 
 
-def _line(
+def write_line(
     run: RunTransaction,
     account: Account,
     kind: str,
     amount: Amount,
     *,
     call: Call | None = None,
+    key: str | None = None,
     attempt: int | None = None,
     limits: str | None = None,
     use: _Use | None = None,
@@ -196,7 +197,7 @@ def _line(
     run.add_ledger(
         {
             "kind": kind,
-            "key": call.key if call else None,
+            "key": call.key if call else key,
             "attempt": attempt,
             "model": plain(call.row["name"]) if call else None,
             "cost_micros": amount.cost_micros,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 from perdure.contract import AgentDefinition, Block, LimitsDefinition, Role
-from perdure.core.budget import Account, Amount, Budget, Grant
+from perdure.core.budget import Account, Amount, Ask, Budget, Grant
 from perdure.core.happenings import CallAsked, Delivery
 from perdure.core.policy import ApprovalTerms
 from perdure.core.state import Failure, Json, RunStatus, Usage
@@ -19,6 +19,20 @@ Row = TypeVar("Row")
 SIGNALS_BUFFERED_MAX = 64  # of one run: they wait for somebody who may never wait for them
 SIGNAL_KEPT_MS = 86_400_000  # a day: who has not waited for a signal until then does not want to hear of it
 INBOX_WAITING_MAX = 10_000  # messages that wait in one run: all of them go into the transcript at once
+
+
+@dataclass(frozen=True, slots=True)
+class Parentage:
+    """Whose child a run is: the call ``call_id`` of ``run_id`` started it. ``background``: that call does not wait
+    for it. ``detached``: it does not end with its parent. ``slice`` is what its parent's ledger reserves for it."""
+
+    run_id: str
+    call_id: str
+    root_run_id: str
+    depth: int
+    background: bool = False
+    detached: bool = False
+    slice: Amount | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +58,7 @@ class NewRun:
     metadata: Mapping[str, Json] = field(default_factory=dict)
     traceparent: str | None = None
     goes_on_from: Origin | None = None
+    parent: Parentage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +119,53 @@ class RunRow:
     labels: dict[str, str]
     metadata: dict[str, Json]
     start_ms: int | None = None  # when it shall start, if not at once
+    parent_call_id: str | None = None
+    background: bool = False
+    detached: bool = False
+    children: int = 0
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewChild:
+    """A run that a call of another run starts. ``run`` is without a parent yet; its budget is what its own agent
+    allows. ``wanted`` is the slice that the parent's model asks for, None where it says nothing. ``first`` is the
+    child's first model call, which the slice must pay for."""
+
+    run: NewRun
+    wanted: Budget
+    first: Ask
+    background: bool = False
+    detached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyCall:
+    """What became of a call about other runs: it has ended, or waits until ``expires_ms``. ``child`` is the run that
+    it started, ``told`` the runs that have orders waiting now."""
+
+    call: CallRow
+    expires_ms: int = 0
+    child: RunRow | None = None
+    told: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Aftermath:
+    """What is left to do in Temporal after a run has ended: orders wait for the runs ``told``, and the workflows of
+    the runs ``ended`` with it have not heard of it. Whoever can does it at once; the reconciler does it later."""
+
+    told: tuple[str, ...] = ()
+    ended: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The output of a child that is too large for its parent's transcript: a preview, and where the whole is."""
+
+    text: str
+    blob: str
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +244,7 @@ class Begun:
     superseded: bool = False
 
 
-AskType = Literal["approval", "question", "client_tool", "unknown_outcome", "timer", "event"]
+AskType = Literal["approval", "question", "client_tool", "unknown_outcome", "timer", "event", "children"]
 AskStatus = Literal["open", "approved", "denied", "responded", "answered", "expired", "cancelled"]
 Decided = Literal["approve", "deny", "edit", "respond"]
 Scope = Literal["once", "run", "session"]
@@ -198,6 +260,15 @@ class RulingShown:
     verdict: Literal["allow", "ask", "deny"]
     rule: str
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Awaits:
+    """The runs that a call waits for: all of them, or any. ``single``: the call started it itself."""
+
+    ids: tuple[str, ...]
+    mode: Literal["all", "any"] = "all"
+    single: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +288,7 @@ class NewAsk:
     questions: list[dict[str, Json]] | None = None
     client_seconds: float | None = None  # an approved call goes to the client, which has so long
     name: str | None = None
+    awaits: Awaits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +336,7 @@ class AskRow:
     expires_ms: int
     ended_ms: int | None
     name: str | None = None  # of the event that is waited for
+    awaits: Awaits | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,10 +27,10 @@ _MUTABLE = (
     "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "cost_micros",
     "unpriced_calls", "turns", "spent_micros", "spent_tokens", "spent_output_tokens", "reserved_micros",
     "reserved_tokens", "reserved_output_tokens", "overrun", "last_entry", "last_order", "open_asks",
-    "waiting_messages", "buffered_signals", "exact_tokens", "exact_number", "recovering", "workflow_started",
-    "last_progress_ms", "started_ms", "completed_ms",
+    "waiting_messages", "buffered_signals", "exact_tokens", "exact_number", "children", "recovering",
+    "workflow_started", "last_progress_ms", "started_ms", "completed_ms",
 )  # fmt: skip
-_CONSTANT = ("no", "id", "project_id", "session_no", "requested_by", "budget")
+_CONSTANT = ("no", "id", "project_id", "session_no", "requested_by", "budget", "parent_run_id")
 
 _TAKE = (
     select(*(runs.c[name] for name in (*_CONSTANT, *_MUTABLE)))
@@ -92,6 +92,7 @@ class RunTransaction:
         self.session_no: int = row["session_no"]
         self.requested_by: str | None = row["requested_by"]
         self.budget_text: str | None = row["budget"]
+        self.parent_run_id: str | None = row["parent_run_id"]
         self.interrupts = False  # set it when those who follow interrupts have something to hear
         self.row: dict[str, Json] = {name: row[name] for name in _MUTABLE}
         self.now_ms = max(now_ms(), row["last_progress_ms"])

@@ -126,6 +126,13 @@ runs = Table(
     Column("pruned", SmallInteger, nullable=False, default=0),  # 1: its deltas are gone, 2: its events
     Column("pruned_seq", Integer, nullable=False, default=0),  # events up to here are no longer kept
     Column("schedule_id", Text),
+    Column("parent_call_id", Text),  # of the call that started it
+    Column("background", Boolean, nullable=False),  # its parent's call does not wait for it
+    Column("detached", Boolean, nullable=False),  # it does not end with its parent
+    Column("slice", Text),  # what its parent's ledger has reserved for it, while it lives
+    Column("children", Integer, nullable=False),  # how many runs it has started
+    Column("said", Text),  # its output as its parent is shown it, when it is large
+    Column("workflow_left", Boolean, nullable=False),  # it was ended here, and its workflow may not have heard of it
     Column("labels", Text),
     Column("metadata", Text),
     Column("traceparent", Text),
@@ -137,6 +144,14 @@ Index("ix_runs_pruned", runs.c.pruned, runs.c.completed_ms)
 Index(
     "ix_runs_schedule_id", runs.c.schedule_id, runs.c.no,
     sqlite_where=text("schedule_id IS NOT NULL"), postgresql_where=text("schedule_id IS NOT NULL"),
+)  # fmt: skip
+Index(
+    "uq_runs_parent", runs.c.parent_run_id, runs.c.parent_call_id, unique=True,
+    sqlite_where=text("parent_run_id IS NOT NULL"), postgresql_where=text("parent_run_id IS NOT NULL"),
+)  # fmt: skip
+Index(
+    "ix_runs_left", runs.c.no,
+    sqlite_where=text("workflow_left"), postgresql_where=text("workflow_left"),
 )  # fmt: skip
 Index(
     "ix_runs_unstarted",
@@ -275,6 +290,7 @@ asks = Table(
     Column("terms", Text, nullable=False),
     Column("client_seconds", Float),
     Column("questions", Text),
+    Column("awaits", Text),  # the children that a call waits for, and whether for all of them
     Column("answers", Text),
     Column("votes", Text),
     Column("decision", Text),

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, insert, select, update
 from perdure.contract import AgentDefinition, Block, LimitsDefinition, Message
 from perdure.core.budget import Ask, Budget
 from perdure.core.numbers import Numbers
-from perdure.core.state import Failure, Json, OutboxEvent, Outcome, RunStatus
+from perdure.core.state import Failure, Json, OutboxEvent, RunStatus
 from perdure.store import (
     idempotency,
     sql_calls,
@@ -49,6 +49,7 @@ from perdure.store.rows import (
 )
 from perdure.store.run_transaction import now_ms
 from perdure.store.schema import blobs
+from perdure.store.sql_family_methods import FamilyMethods
 from perdure.store.sql_keeping import KeepingMethods
 from perdure.store.sql_outside import OutsideMethods
 from perdure.store.sql_scheduling import SchedulingMethods
@@ -68,7 +69,7 @@ async def open_journal(sql_url: str, blob_folder: Path, *, migrate: bool = True)
         raise
 
 
-class SqlJournal(OutsideMethods, KeepingMethods, SchedulingMethods, Journal):
+class SqlJournal(OutsideMethods, KeepingMethods, SchedulingMethods, FamilyMethods, Journal):
     """See ``perdure.store.journal.Journal``. Belongs to the event loop that opened it; open with ``open_journal``."""
 
     async def ready(self) -> str:
@@ -150,12 +151,6 @@ class SqlJournal(OutsideMethods, KeepingMethods, SchedulingMethods, Journal):
 
     async def silent_runs(self, *, silent_ms: int, limit: int) -> list[str]:
         return await self._database.read(lambda c: sql_runs.silent_runs(c, silent_ms, limit))
-
-    async def end_orphan(self, run_id: str, failure: Failure) -> None:
-        await self._write(run_id, lambda c: sql_runs.end_orphan(c, run_id, failure))
-
-    async def force_cancel(self, run_id: str, reason: str) -> RunRow:
-        return await self._write(run_id, lambda c: sql_runs.force_cancel(c, run_id, reason))
 
     async def update_run(
         self,
@@ -290,9 +285,6 @@ class SqlJournal(OutsideMethods, KeepingMethods, SchedulingMethods, Journal):
         await self._write(
             run_id, lambda c: sql_calls.fail_tool_attempt(c, run_id, call_id, attempt, failure, retry_in_seconds)
         )
-
-    async def record(self, run_id: str, key: str, outbox: Sequence[OutboxEvent], outcome: Outcome | None) -> None:
-        await self._write(run_id, lambda c: sql_runs.record(c, run_id, key, outbox, outcome))
 
     def live(self, delta: Delta) -> None:
         self._live.put(delta)

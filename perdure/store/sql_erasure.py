@@ -126,7 +126,7 @@ def _blank_runs(connection: Connection, session_no: int, of_session: Select[Any]
             .where(runs.c.no == row["no"])
             .values(
                 definition=dump(definition), error=error, stop_reason=reason, status_reason=None, labels=None,
-                metadata=None, input_session_no=None, traceparent=None, pruned=EVENTS_PRUNED,
+                metadata=None, input_session_no=None, traceparent=None, said=None, pruned=EVENTS_PRUNED,
                 pruned_seq=row["last_seq"] - 1,
             )
         )  # fmt: skip

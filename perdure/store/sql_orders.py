@@ -52,13 +52,6 @@ def add_order(run: RunTransaction, order: Order) -> Order:
 _DEFAULTS: dict[str, Any] = asdict(Order(0, "message"))
 
 
-def give_order(connection: Connection, run_id: str, order: Order) -> Order:
-    run = RunTransaction(connection, run_id)
-    given = add_order(run, order)
-    run.save()
-    return given
-
-
 def undelivered_orders(connection: Connection, run_id: str, limit: int) -> list[Order]:
     rows = connection.execute(_UNDELIVERED, {"run_id": plain(run_id), "most": limit})
     return [_order_of(row.number, row.verb, load_map(row.body)) for row in rows]

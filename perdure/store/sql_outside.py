@@ -45,9 +45,6 @@ class OutsideMethods(Access):
 
     # Orders ----------------------------------------------------------------------------------------
 
-    async def give_order(self, run_id: str, order: Order) -> Order:
-        return await self._write(run_id, lambda c: sql_orders.give_order(c, run_id, order))
-
     async def undelivered_orders(self, run_id: str, *, limit: int) -> list[Order]:
         return await self._database.read(lambda c: sql_orders.undelivered_orders(c, run_id, limit))
 

@@ -31,6 +31,7 @@ from perdure.store.json_text import dump, plain
 from perdure.store.rows import AskRow, CallRow, NewAsk, ToolCommit
 from perdure.store.run_transaction import RunTransaction
 from perdure.store.sql_asks import give_up_attempt
+from perdure.store.sql_family import settle_wait
 from perdure.store.sql_orders import add_order
 from perdure.store.sql_timers import fire
 from perdure.store.trouble import AskResolved, NotFound
@@ -75,6 +76,8 @@ def _settled(run: RunTransaction, row: AskRow, call: Call, key: str) -> AskSettl
             close_ask(run, row, "expired")
             answer_call(run, call, ToolCommit("completed", dump({"received": False, "timed_out": True})))
             return AskSettled(key, call.key, "answered")
+        case "children":
+            return settle_wait(run, row, call, key)
         case "approval" | "unknown_outcome":
             return _settle_approval(run, row, call, key)
 

@@ -11,23 +11,21 @@ from perdure.contract import LimitsDefinition
 from perdure.core.budget import Budget
 from perdure.core.happenings import Order
 from perdure.core.spec import Limits
-from perdure.core.state import Failure, Json, OutboxEvent, Outcome
+from perdure.core.state import Failure, Json
 from perdure.store import events as say
-from perdure.store.call_answers import close_all
+from perdure.store.child_ledger import resize_slice, slice_from, slice_text
 from perdure.store.json_text import dump, dump_map, load, load_map, plain
 from perdure.store.ledger_rows import account_of, budget_of, budget_text, write_limits
 from perdure.store.paging import page_of
 from perdure.store.rows import NewEvent, NewRun, Page, RunRow
 from perdure.store.run_transaction import RunTransaction, new_id, now_ms, usage_of
-from perdure.store.schema import events, messages, run_labels, runs, sessions
+from perdure.store.schema import messages, run_labels, runs, sessions
 from perdure.store.sql_forks import Place, answer_what_was_cut_off, place_for
-from perdure.store.sql_inbox import return_messages
-from perdure.store.sql_orders import add_order, forget_orders
-from perdure.store.sql_signals import return_signals
-from perdure.store.trouble import NotFound, RunOver
+from perdure.store.sql_orders import add_order
+from perdure.store.trouble import NotFound, SliceTooLarge
 
 _input, _output = messages.alias("input"), messages.alias("output")
-_SHOW = (
+SHOW_RUNS = (
     select(
         runs,
         sessions.c.id.label("session_id"),
@@ -44,9 +42,9 @@ _SHOW = (
     )
     .outerjoin(_output, and_(_output.c.session_no == runs.c.session_no, _output.c.number == runs.c.output_number))
 )
-_SHOW_ONE = _SHOW.where(runs.c.id == bindparam("run_id"))
+_SHOW_ONE = SHOW_RUNS.where(runs.c.id == bindparam("run_id"))
 _UNSTARTED = (
-    _SHOW.where(~runs.c.workflow_started, runs.c.status.in_(("queued", "scheduled")))
+    SHOW_RUNS.where(~runs.c.workflow_started, runs.c.status.in_(("queued", "scheduled")))
     .where(runs.c.created_ms <= bindparam("before_ms"))
     .order_by(runs.c.created_ms)
     .limit(bindparam("most"))
@@ -59,6 +57,7 @@ _SILENT = (
     .limit(bindparam("most"))
 )
 _WORKFLOW_STARTED = update(runs).where(runs.c.id == bindparam("run_id")).values(workflow_started=True)
+_PARENT = select(runs.c.parent_run_id).where(runs.c.id == bindparam("run_id"))
 _ADD_RUN = insert(runs)
 _INPUT = (
     update(runs).where(runs.c.no == bindparam("run")).values(input_number=bindparam("number"), input_session_no=None)
@@ -68,12 +67,6 @@ _PATCH = (
     update(runs)
     .where(runs.c.no == bindparam("run"))
     .values({name: bindparam(f"new_{name}") for name in ("labels", "metadata", "budget", "limits", "deadline_ms")})
-)
-_LAST_REACHED = (
-    select(events.c.data)
-    .where(events.c.run_no == bindparam("run"), events.c.type == "budget.reached")
-    .order_by(events.c.seq.desc())
-    .limit(1)
 )
 
 
@@ -109,11 +102,12 @@ def create_run(connection: Connection, new: NewRun) -> RunRow:
 def _new_row(new: NewRun, run_id: str, place: Place, at_ms: int) -> dict[str, Any]:
     zeros = (
         "last_seq", "last_call", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens",
-        "reasoning_tokens", "cost_micros", "unpriced_calls", "turns", "recovering", "depth", "spent_micros",
+        "reasoning_tokens", "cost_micros", "unpriced_calls", "turns", "recovering", "spent_micros",
         "spent_tokens", "spent_output_tokens", "reserved_micros", "reserved_tokens", "reserved_output_tokens",
         "last_entry", "last_order", "open_asks", "waiting_messages", "buffered_signals", "exact_number", "pruned",
-        "pruned_seq",
+        "pruned_seq", "children",
     )  # fmt: skip
+    parent = new.parent
     return dict.fromkeys(zeros, 0) | {
         "id": run_id,
         "project_id": new.project_id,
@@ -134,8 +128,15 @@ def _new_row(new: NewRun, run_id: str, place: Place, at_ms: int) -> dict[str, An
         "last_progress_ms": at_ms,
         "deadline_ms": new.deadline_ms,
         "created_ms": at_ms,
-        "root_run_id": run_id,
         "schedule_id": new.schedule_id,
+        "root_run_id": parent.root_run_id if parent else run_id,
+        "parent_run_id": parent.run_id if parent else None,
+        "parent_call_id": plain(parent.call_id) if parent else None,
+        "depth": parent.depth if parent else 0,
+        "background": bool(parent and parent.background),
+        "detached": bool(parent and parent.detached),
+        "slice": slice_text(parent.slice) if parent and parent.slice else None,
+        "workflow_left": False,
         "labels": dump_map(new.labels),
         "metadata": dump_map(new.metadata),
         "traceparent": plain(new.traceparent) if new.traceparent is not None else None,
@@ -163,7 +164,7 @@ def list_runs(
     root_run_id: str | None, schedule_id: str | None, labels: Mapping[str, str] | None, created_from_ms: int | None,
     created_before_ms: int | None,
 ) -> Page[RunRow]:  # fmt: skip
-    query = _SHOW.where(runs.c.project_id == project_id)
+    query = SHOW_RUNS.where(runs.c.project_id == project_id)
     for column, value in (
         (sessions.c.id, session_id), (runs.c.agent_id, agent_id), (runs.c.parent_run_id, parent_run_id),
         (runs.c.root_run_id, root_run_id), (runs.c.schedule_id, schedule_id),
@@ -197,30 +198,21 @@ def unstarted_runs(connection: Connection, older_than_ms: int, limit: int) -> li
     return [run_of(row) for row in connection.execute(_UNSTARTED, where).mappings()]
 
 
-def force_cancel(connection: Connection, run_id: str, reason: str) -> RunRow:
-    run = RunTransaction(connection, run_id)
-    _finish(run, "force-cancel", Outcome("cancelled", reason or "cancelled"), "The run was cancelled by force")
-    run.save()
-    return get_run(connection, run_id, None)
-
-
 def silent_runs(connection: Connection, silent_ms: int, limit: int) -> list[str]:
     where = {"before_ms": now_ms() - silent_ms, "most": limit}
     return list(connection.execute(_SILENT, where).scalars())
-
-
-def end_orphan(connection: Connection, run_id: str, failure: Failure) -> None:
-    run = RunTransaction(connection, run_id)
-    _finish(run, "orphan", Outcome("failed", failure.code, failure), "The run's workflow ended")
-    run.save()
 
 
 def update_run(
     connection: Connection, run_id: str, *, labels: Mapping[str, str] | None, metadata: Mapping[str, Json] | None,
     budget: Budget | None, limits: LimitsDefinition | None, deadline_ms: int | None,
 ) -> RunRow:  # fmt: skip
+    parent_id = connection.execute(_PARENT, {"run_id": plain(run_id)}).scalar_one_or_none() if budget else None
+    parent = RunTransaction(connection, parent_id, even_if_over=True) if parent_id is not None else None
     run = RunTransaction(connection, run_id)
     row = connection.execute(_SHOW_ONE, {"run_id": run.id}).mappings().one()
+    if budget and parent:
+        _resize(run, parent, row, budget)
     if labels is not None:
         connection.execute(run_labels.delete().where(run_labels.c.run_no == run.no))
         _label(connection, run.no, labels)
@@ -259,6 +251,16 @@ def update_run(
     return get_run(connection, run_id, None)
 
 
+def _resize(run: RunTransaction, parent: RunTransaction, row: RowMapping, budget: Budget) -> None:
+    """A child's budget is a part of its parent's, also when it is changed. SliceTooLarge."""
+    held = slice_from(row["slice"])
+    if held is None or parent.over:
+        return
+    if reached := resize_slice(parent, run.id, row["parent_call_id"], held, budget):
+        raise SliceTooLarge(run.id, parent.id, reached.limit)
+    parent.save()
+
+
 def _limits_of(limits: LimitsDefinition) -> Limits:
     """The counts that the core holds a run to."""
     default = Limits()
@@ -268,37 +270,6 @@ def _limits_of(limits: LimitsDefinition) -> Limits:
         limits.get("max_questions", default.max_questions),
         limits.get("tool_output_bytes_per_turn", default.tool_output_bytes_per_turn),
     )
-
-
-def record(
-    connection: Connection, run_id: str, key: str, outbox: Sequence[OutboxEvent], outcome: Outcome | None
-) -> None:
-    run = RunTransaction(connection, run_id, even_if_over=True)
-    if run.over:
-        wanted = {f"{key}/ended"} if outcome else {event.key for event in outbox}
-        if wanted and wanted <= run.known(wanted):  # this very record came through before: done again, in vain
-            return
-        raise RunOver(run.id, run.status)
-    run.append_outbox(outbox)
-    if outcome:
-        _finish(run, key, outcome)
-    run.save()
-
-
-def _finish(run: RunTransaction, key: str, outcome: Outcome, words: str = "The run ended") -> None:
-    """The end, and everything that nobody will end any more."""
-    close_all(run, words)
-    return_messages(run, "run_ended")
-    return_signals(run)
-    run.append(say.ended(key, outcome, run.usage))
-    forget_orders(run)
-    reason = _reached_limit(run) if outcome.stop_reason == "budget_reached" else None
-    run.end(outcome.status, outcome.stop_reason, outcome.failure, reason)
-
-
-def _reached_limit(run: RunTransaction) -> str | None:
-    found = run.connection.execute(_LAST_REACHED, {"run": run.no}).scalar_one_or_none()
-    return None if found is None else load(found)["limit"]
 
 
 def run_of(row: RowMapping) -> RunRow:
@@ -341,6 +312,11 @@ def run_of(row: RowMapping) -> RunRow:
         forked_from=(row["forked_from"], row["forked_seq"]) if row["forked_from"] is not None else None,
         pruned_seq=row["pruned_seq"],
         schedule_id=row["schedule_id"],
+        parent_call_id=row["parent_call_id"],
+        background=bool(row["background"]),
+        detached=bool(row["detached"]),
+        children=row["children"],
+        traceparent=row["traceparent"],
         labels=load_map(row["labels"]),
         metadata=load_map(row["metadata"]),
     )

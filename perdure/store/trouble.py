@@ -99,6 +99,14 @@ class InboxFull(Exception):
     """As many messages as a run may have wait already: ``INBOX_WAITING_MAX``."""
 
 
+class SliceTooLarge(Exception):
+    """A child's budget is a part of its parent's, which has not so much left of ``limit``."""
+
+    def __init__(self, run_id: str, parent_id: str, limit: str) -> None:
+        super().__init__(f"the budget of {run_id} is a part of that of {parent_id}, which has not so much left")
+        self.parent_id, self.limit = parent_id, limit
+
+
 class NameTaken(Exception):
     """Another agent of the project has this name: an agent cannot be renamed to it."""
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -64,11 +64,17 @@ def normalized(definition: Mapping[str, Any] | None, *, of_run: bool = False) ->
     )
 
 
-def compile_policy(policy: Mapping[str, Any] | None, run_policy: Mapping[str, Any] | None = None) -> RunPolicy:
-    """Ready to rule; equal policies are made ready once. Both are sound: ``policy_problems`` found nothing."""
+def compile_policy(
+    policy: Mapping[str, Any] | None,
+    run_policy: Mapping[str, Any] | None = None,
+    further: Sequence[Mapping[str, Any]] = (),
+) -> RunPolicy:
+    """Ready to rule; equal policies are made ready once. All are sound: ``policy_problems`` found nothing.
+    ``further`` are those of the runs above, which are called ``above[0]`` and so on."""
     return _compiled(
         canonical_json(cast("Json", normalized(policy))),
         "" if run_policy is None else canonical_json(cast("Json", normalized(run_policy, of_run=True))),
+        tuple(canonical_json(cast("Json", one)) for one in further),
     )
 
 
@@ -77,7 +83,15 @@ def policy_of(definition: AgentDefinition) -> RunPolicy:
     return compile_policy(
         cast("Mapping[str, Any] | None", definition.get("policy")),
         cast("Mapping[str, Any] | None", definition.get("run_policy")),
+        cast("Sequence[Mapping[str, Any]]", definition.get("further_policies", ())),
     )
+
+
+def policies_of(definition: AgentDefinition) -> list[PolicyDefinition]:
+    """All policies that hold for a run, its own first, each once: what its children are held to as well."""
+    found = [definition.get("policy"), definition.get("run_policy"), *definition.get("further_policies", [])]
+    whole = [one for one in found if one is not None]
+    return [one for number, one in enumerate(whole) if one not in whole[:number]]
 
 
 def ruling(policy: RunPolicy, tool: ToolDescription, arguments: dict[str, Json]) -> Ruling:
@@ -161,10 +175,11 @@ def rule_of(rule: RuleDefinition, name: str) -> Rule:
 
 
 @lru_cache(maxsize=256)  # of some tens of kilobytes each
-def _compiled(policy_text: str, run_policy_text: str) -> RunPolicy:
+def _compiled(policy_text: str, run_policy_text: str, further_texts: tuple[str, ...]) -> RunPolicy:
     definitions: list[tuple[str, PolicyDefinition]] = [("", json.loads(policy_text))]
     if run_policy_text:
         definitions.append(("run.", json.loads(run_policy_text)))
+    definitions += [(f"above[{number}].", json.loads(text)) for number, text in enumerate(further_texts)]
     failures = [one["repeat_failures_max"] for _, one in definitions if one["repeat_failures_max"]]
     return RunPolicy(
         calls=tuple(_policy(prefix, one, "calls") for prefix, one in definitions),

@@ -12,6 +12,7 @@ from perdure.contract import ToolDescription
 from perdure.tools.builtin.ask_user import AskUser, question_tools
 from perdure.tools.builtin.calculator import calculator_tools
 from perdure.tools.builtin.clock import clock_tools
+from perdure.tools.builtin.family import FamilyTool, family_tools
 from perdure.tools.builtin.files import file_tools
 from perdure.tools.builtin.http import http_tools
 from perdure.tools.builtin.polling import Poll, polling_tools
@@ -23,7 +24,7 @@ from perdure.tools.limits import ToolLimits
 from perdure.tools.port import Tool
 from perdure.tools.threads import ToolThreads
 
-RunsAsTool = AnyTool | AskUser | Sleep | WaitForEvent | Poll
+RunsAsTool = AnyTool | AskUser | Sleep | WaitForEvent | Poll | FamilyTool
 
 
 class ToolModuleError(Exception):
@@ -93,6 +94,7 @@ def build_toolbox(
             *schedule_tools(),
             *waiting_tools(),
             *polling_tools(),
+            *family_tools(),
             *load_modules(modules),
         ],
         threads,

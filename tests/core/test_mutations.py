@@ -100,9 +100,7 @@ ORDERS = [
     Mutation("the deadline is not moved", orders, "order.deadline_ms or state", "state"),
     Mutation("a message is lost", orders, "steering=with_number(state.steering, order.number)", "steering=()"),
     Mutation("a message does not wake the run", orders, " or not state.open_calls", ""),
-    Mutation(
-        "messages are not put before the model", decide, "if state.final else state.steering", "if state.final else ()"
-    ),
+    Mutation("messages are not put before the model", decide, "union(state.steering, state.notes)", "state.notes"),
     Mutation("an enqueued message comes too early", decide, "if state.final else", "if True else"),
     Mutation("an answer leaves the inbox full", evolve, "without(state.steering, state.applying)", "state.steering"),
     Mutation("an answer empties the inbox", evolve, "without(state.steering, state.applying)", "()"),
@@ -138,7 +136,7 @@ ORDERS = [
     Mutation(
         "a message answers nothing and the model is called",
         evolve,
-        "awaits_reply=bool(state.steering or state.queued)",
+        "awaits_reply=bool(state.steering or state.queued or state.notes)",
         "awaits_reply=True",
         costs=True,
     ),

@@ -58,14 +58,9 @@ class Stack:
     def start(self, *, worker: bool = True) -> Stack:
         self.home.mkdir(parents=True, exist_ok=True)
         self.spawn(
-            "vendors",
-            "-m",
-            "perdure.providers.scripted",
-            "--port",
-            str(self.vendor_port),
-            "--scripts",
-            str(self.scripts),
-        )
+            "vendors", "-m", "perdure.providers.scripted",
+            "--port", str(self.vendor_port), "--scripts", str(self.scripts),
+        )  # fmt: skip
         self.env["PERDURE_SCRIPTS"] = str(self.scripts)
         self.spawn("api", "-m", "api")
         if worker:

@@ -13,8 +13,9 @@ from perdure.tools.registry import ToolModuleError, UnknownTool, build_toolbox
 from tests.tools.calls import a_call
 
 BUILT_IN = [
-    "ask_user", "calculator", "cancel_schedule", "current_time", "edit_file", "http_get", "list_files",
-    "list_schedules", "poll", "read_file", "read_result", "schedule_run", "sleep", "wait_for_event", "write_file",
+    "ask_user", "calculator", "cancel_agent", "cancel_schedule", "current_time", "edit_file", "http_get", "list_files",
+    "list_schedules", "message_agent", "poll", "read_file", "read_result", "schedule_run", "sleep", "spawn_agent",
+    "wait_for_agents", "wait_for_event", "write_file",
 ]  # fmt: skip
 
 WriteModule = Callable[[str, str], str]
@@ -43,9 +44,12 @@ def test_the_built_in_tools_are_there_by_their_names() -> None:
     assert box.names() == BUILT_IN
     assert [about["name"] for about in box.describe()] == BUILT_IN
     assert {about["name"]: about["effect"] for about in box.describe() if about["effect"] != "read"} == {
+        "cancel_agent": "idempotent",
         "cancel_schedule": "idempotent",
         "edit_file": "idempotent",
+        "message_agent": "idempotent",
         "schedule_run": "idempotent",
+        "spawn_agent": "idempotent",
         "write_file": "idempotent",
     }
     assert all(about["description"] and about["parameters"]["type"] == "object" for about in box.describe())
@@ -57,9 +61,11 @@ def test_every_built_in_parameter_is_described_or_plain() -> None:
         assert about["effect"] != "once"
 
 
-def test_people_answer_ask_user_time_answers_sleepers_and_a_worker_runs_every_other_built_in_tool() -> None:
+def test_who_answers_each_built_in_tool() -> None:
+    family = dict.fromkeys(("spawn_agent", "wait_for_agents", "message_agent", "cancel_agent"), "family")
+    outside = {"ask_user": "people", "sleep": "time", "wait_for_event": "time", **family}
     assert {about["name"]: about["answered_by"] for about in build_toolbox().describe()} == {
-        name: {"ask_user": "people", "sleep": "time", "wait_for_event": "time"}.get(name, "worker") for name in BUILT_IN
+        name: outside.get(name, "worker") for name in BUILT_IN
     }
     assert not any(about["approval"] for about in build_toolbox().describe())
 
@@ -129,7 +135,7 @@ def test_a_module_that_does_not_exist_is_named(name: str) -> None:
 def test_unknown_tools_are_named() -> None:
     box = build_toolbox()
     assert box.get("fly") is None
-    with pytest.raises(UnknownTool, match=r"fly, swim; known are: ask_user, calculator"):
+    with pytest.raises(UnknownTool, match=r"fly, swim; known are: ask_user, calculator, cancel_agent"):
         box.describe(["calculator", "fly", "swim"])
 
 

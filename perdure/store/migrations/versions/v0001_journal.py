@@ -220,6 +220,13 @@ def upgrade() -> None:
         sa.Column("pruned", sa.SmallInteger(), nullable=False),
         sa.Column("pruned_seq", sa.Integer(), nullable=False),
         sa.Column("schedule_id", sa.Text(), nullable=True),
+        sa.Column("parent_call_id", sa.Text(), nullable=True),
+        sa.Column("background", sa.Boolean(), nullable=False),
+        sa.Column("detached", sa.Boolean(), nullable=False),
+        sa.Column("slice", sa.Text(), nullable=True),
+        sa.Column("children", sa.Integer(), nullable=False),
+        sa.Column("said", sa.Text(), nullable=True),
+        sa.Column("workflow_left", sa.Boolean(), nullable=False),
         sa.Column("labels", sa.Text(), nullable=True),
         sa.Column("metadata", sa.Text(), nullable=True),
         sa.Column("traceparent", sa.Text(), nullable=True),
@@ -230,6 +237,22 @@ def upgrade() -> None:
     op.create_index("ix_runs_project_id", "runs", ["project_id", "no"], unique=False)
     op.create_index("ix_runs_pruned", "runs", ["pruned", "completed_ms"], unique=False)
     op.create_index("ix_runs_root_run_id", "runs", ["root_run_id"], unique=False)
+    op.create_index(
+        "uq_runs_parent",
+        "runs",
+        ["parent_run_id", "parent_call_id"],
+        unique=True,
+        sqlite_where=sa.text("parent_run_id IS NOT NULL"),
+        postgresql_where=sa.text("parent_run_id IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_runs_left",
+        "runs",
+        ["no"],
+        unique=False,
+        sqlite_where=sa.text("workflow_left"),
+        postgresql_where=sa.text("workflow_left"),
+    )
     op.create_index("ix_runs_session_no", "runs", ["session_no"], unique=False)
     op.create_index(
         "ix_runs_schedule_id",
@@ -358,6 +381,7 @@ def upgrade() -> None:
         sa.Column("terms", sa.Text(), nullable=False),
         sa.Column("client_seconds", sa.Float(), nullable=True),
         sa.Column("questions", sa.Text(), nullable=True),
+        sa.Column("awaits", sa.Text(), nullable=True),
         sa.Column("answers", sa.Text(), nullable=True),
         sa.Column("votes", sa.Text(), nullable=True),
         sa.Column("decision", sa.Text(), nullable=True),

@@ -1,0 +1,194 @@
+"""From the arguments of ``spawn_agent`` to a run that the journal can start: who the child is, what it may use, how
+long it may take. What it may cost is decided by the journal, which has the ledger.
+
+A child can do no more than its parent. An inline child has some of its parent's tools and all of its policies. A stored
+agent has its own policy and its parent's beside it, where the stricter answer stands; of its own tools it keeps those
+that its parent has too, unless its parent's definition names it in ``agents``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from ulid import ULID
+
+from perdure.contract import AgentDefinition, Block, LimitsDefinition, family_limits
+from perdure.core.budget import TOKENS_PER_BYTE_PERMILLE, Ask, Budget, input_bound
+from perdure.core.state import Json
+from perdure.providers.estimate import price_of, request_bytes
+from perdure.providers.port import ModelCatalog, UnknownModel
+from perdure.store.journal import Journal
+from perdure.store.rows import AgentRow, NewChild, NewRun, RunRow
+from perdure.store.trouble import NotFound
+from perdure.tools.builtin.family import FAMILY_TOOLS
+from perdure.tools.client_tools import run_tool_names, run_toolbox
+from perdure.tools.policy import policies_of
+from perdure.tools.port import ToolBox
+
+INLINE_INSTRUCTIONS = (
+    "You were started by another agent to do one task, which is all that you are told. Do it, and answer with the "
+    "result: your last answer is all that is read."
+)
+_COUNTS = ("max_turns", "max_tool_calls", "max_questions", "max_children")
+
+
+class Refused(Exception):
+    """There cannot be such a child: a code, and words a model can act on."""
+
+    def __init__(self, code: str, words: str) -> None:
+        super().__init__(words)
+        self.code, self.words = code, words
+
+
+@dataclass(frozen=True)
+class Nursery:
+    """What children are made with. ``limits`` and ``budget`` are the service's own, for stored agents that name
+    none; ``output_tokens_default`` is the output cap of agents that name none."""
+
+    journal: Journal
+    catalog: ModelCatalog
+    toolbox: ToolBox
+    limits: LimitsDefinition
+    budget: Budget
+    output_tokens_default: int
+
+    async def child(self, parent: RunRow, arguments: Mapping[str, Json]) -> NewChild:
+        """Refused: agent_not_found, unknown_model, unknown_tool, model_not_priced, and what the journal refuses."""
+        agent = await self._stored(parent, arguments)
+        definition = _of_agent(parent, agent) if agent else self._inline(parent, arguments)
+        self._check(definition)
+        task: list[Block] = [{"type": "text", "text": str(arguments["task"])}]
+        run = NewRun(
+            run_id=f"run_{ULID()}",
+            definition=definition,
+            input=task,
+            deadline_ms=_deadline_ms(parent, arguments),
+            limits=self._limits(parent, agent, arguments),
+            budget=self._budget(definition),
+            requested_by=parent.requested_by,
+            agent_id=agent.id if agent else None,
+            agent_version=agent.version if agent else None,
+            project_id=parent.project_id,
+            labels=parent.labels,
+            traceparent=parent.traceparent,
+        )
+        wanted = _wanted(arguments)
+        limited = wanted.max_cost_micros is not None or (run.budget and run.budget.max_cost_micros is not None)
+        limited = limited or (parent.budget is not None and parent.budget.max_cost_micros is not None)
+        if limited and price_of(self.catalog, definition["model"])(1_000, 1_000) is None:
+            words = f"nobody knows the price of {definition['model']}, and its cost is limited: use another model"
+            raise Refused("model_not_priced", words)
+        return NewChild(
+            run,
+            wanted,
+            self._first_call(definition, task),
+            arguments.get("background") is True,
+            arguments.get("detach") is True,
+        )
+
+    async def _stored(self, parent: RunRow, arguments: Mapping[str, Json]) -> AgentRow | None:
+        reference = arguments.get("agent")
+        if not isinstance(reference, str):
+            return None
+        name, _, version = reference.partition("@")
+        try:
+            return await self.journal.get_agent(parent.project_id, name, int(version) if version else None)
+        except NotFound:
+            known = await self.journal.list_agents(parent.project_id, limit=50, cursor=None, descending=False)
+            shown = ", ".join(row.name for row in known.rows) or "none"
+            raise Refused("agent_not_found", f"there is no agent {reference!r}; there are: {shown}") from None
+
+    def _inline(self, parent: RunRow, arguments: Mapping[str, Json]) -> AgentDefinition:
+        above = parent.definition
+        wanted = arguments.get("tools")
+        names = [str(one) for one in wanted] if isinstance(wanted, list) else None
+        own = run_tool_names(above)
+        if names is None:
+            names = [name for name in above["tools"] if name not in FAMILY_TOOLS]
+        elif strange := [name for name in names if name not in own]:
+            words = f"you have no tool {', '.join(map(repr, strange))} to give; you have: {', '.join(own)}"
+            raise Refused("unknown_tool", words)
+        names = list(dict.fromkeys(names))
+        definition: AgentDefinition = {
+            **above,
+            "name": "inline",
+            "model": str(arguments.get("model") or above["model"]),
+            "instructions": str(arguments.get("instructions") or INLINE_INSTRUCTIONS),
+            "tools": [name for name in names if name in above["tools"]],
+            "client_tools": [tool for tool in above.get("client_tools", []) if tool["name"] in names],
+        }
+        if definition["model"] != above["model"]:  # how one model is set says nothing of another
+            kept = above["model_settings"].get("max_output_tokens")
+            definition["model_settings"] = {} if kept is None else {"max_output_tokens": kept}
+        definition.pop("budget", None)
+        return definition
+
+    def _check(self, definition: AgentDefinition) -> None:
+        try:
+            self.catalog.check(definition["model"])
+        except UnknownModel as unknown:
+            raise Refused("unknown_model", str(unknown)) from None
+        if gone := [name for name in definition["tools"] if self.toolbox.get(name) is None]:
+            raise Refused("unknown_tool", f"the agent {definition['name']} needs tools that are not here: {gone}")
+
+    def _limits(self, parent: RunRow, agent: AgentRow | None, arguments: Mapping[str, Json]) -> LimitsDefinition:
+        """An inline child has its parent's, a stored agent its own; either may be given less."""
+        base = {**self.limits, **agent.definition["limits"]} if agent else dict(parent.limits)
+        given = arguments.get("limits")
+        for name in _COUNTS:
+            count = given.get(name) if isinstance(given, dict) else None
+            if isinstance(count, int):
+                most = base.get(name)
+                base[name] = min(count, most) if isinstance(most, int) else count
+        limits = cast("LimitsDefinition", base)
+        return {"tools": {}, **limits, **family_limits(limits)}
+
+    def _budget(self, definition: AgentDefinition) -> Budget | None:
+        """What its own agent, or the service, allows it; None when nobody has set a limit, nor what happens at one."""
+        said: Mapping[str, Any] = definition.get("budget", {})
+        budget = Budget(
+            said.get("max_cost_micros", self.budget.max_cost_micros),
+            said.get("max_tokens", self.budget.max_tokens),
+            said.get("max_output_tokens", self.budget.max_output_tokens),
+            said.get("on_limit", self.budget.on_limit),
+        )
+        limited = (budget.max_cost_micros, budget.max_tokens, budget.max_output_tokens) != (None, None, None)
+        return budget if limited or "on_limit" in said else None
+
+    def _first_call(self, definition: AgentDefinition, task: Sequence[Block]) -> Ask:
+        tools = run_toolbox(self.toolbox, definition).describe(run_tool_names(definition))
+        bound = input_bound(
+            None, request_bytes(definition["instructions"], tools, [task]), 1, TOKENS_PER_BYTE_PERMILLE
+        )  # fmt: skip
+        cap = definition["model_settings"].get("max_output_tokens", self.output_tokens_default)
+        return Ask(bound, cap, price_of(self.catalog, definition["model"]))
+
+
+def _of_agent(parent: RunRow, agent: AgentRow) -> AgentDefinition:
+    above, definition = parent.definition, agent.definition
+    tools = definition["tools"]
+    if definition["name"] not in above.get("agents", []):
+        tools = [name for name in tools if name in above["tools"]]
+    return {**definition, "tools": tools, "further_policies": policies_of(above)}
+
+
+def _deadline_ms(parent: RunRow, arguments: Mapping[str, Json]) -> int:
+    seconds = arguments.get("timeout_seconds")
+    if not isinstance(seconds, int | float):
+        return parent.deadline_ms
+    return min(parent.deadline_ms, time.time_ns() // 1_000_000 + int(seconds * 1_000))
+
+
+def _wanted(arguments: Mapping[str, Json]) -> Budget:
+    """The slice that the model asks for; what it does not say is None."""
+    given = arguments.get("budget")
+    said: dict[str, Any] = dict(given) if isinstance(given, dict) else {}
+    cost = said.get("max_cost_usd")
+    return Budget(
+        None if cost is None else max(1, round(float(cost) * 1_000_000)),
+        said.get("max_tokens"),
+        said.get("max_output_tokens"),
+    )

@@ -1,0 +1,114 @@
+"""Slices in a parent's ledger: what a child may spend is reserved when it starts and settled when it ends.
+
+A slice is a reservation under the key ``child-<call_id>``; which it is stands in the child's row (``runs.slice``), and
+that column is read and changed under the lock of the parent's row. So a parent's limits hold for its whole tree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import bindparam, select, update
+
+from perdure.core.budget import Account, Amount, Budget, Reached, left_to_give, settle
+from perdure.core.state import TERMINAL
+from perdure.store.json_text import dump, load
+from perdure.store.ledger_rows import account_of, budget_of, say_spent, write_line
+from perdure.store.run_transaction import RunTransaction
+from perdure.store.schema import runs
+
+_SET = update(runs).where(runs.c.id == bindparam("run_id")).values(slice=bindparam("new_slice"))
+_OPEN = (
+    select(runs.c.id, runs.c.parent_call_id, runs.c.slice)
+    .where(runs.c.parent_run_id == bindparam("run_id"), runs.c.slice.is_not(None))
+    .where(runs.c.status.not_in(sorted(TERMINAL)))
+    .order_by(runs.c.no)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """``number`` counts how often it was changed, from 1: the attempt of its lines."""
+
+    amount: Amount
+    number: int = 1
+
+
+def slice_text(amount: Amount, number: int = 1) -> str:
+    return dump([amount.cost_micros, amount.tokens, amount.output_tokens, number])
+
+
+def slice_from(text: str | None) -> Slice | None:
+    if text is None:
+        return None
+    cost, tokens, output, number = load(text)
+    return Slice(Amount(cost, tokens, output), number)
+
+
+def slice_key(call_id: str) -> str:
+    return f"child-{call_id}"
+
+
+def reserve_slice(parent: RunTransaction, call_id: str, amount: Amount, number: int = 1) -> None:
+    account = account_of(parent.row)
+    account = Account(account.spent, account.reserved.plus(amount))
+    write_line(parent, account, "reserved", amount, key=slice_key(call_id), attempt=number)
+
+
+def settle_slice(parent: RunTransaction, call_id: str, held: Slice, actual: Amount, *, assumed: bool = False) -> None:
+    """The child is over: what it has spent is spent, the rest is there again."""
+    before = account_of(parent.row)
+    account = settle(before, held.amount, actual)
+    overran = held.amount if _exceeds(actual, held.amount) else None
+    key = slice_key(call_id)
+    write_line(
+        parent, account, "settled", actual, key=key, attempt=held.number, assumed=assumed, overrun=overran is not None
+    )
+    say_spent(parent, key, held.number, before, account, overran, actual)
+
+
+def settle_open_slices(parent: RunTransaction) -> None:
+    """The parent ends before children that do not end with it: nobody will hear what they spend, so each slice counts
+    as spent."""
+    for child_id, call_id, text in parent.connection.execute(_OPEN, {"run_id": parent.id}).all():
+        held = slice_from(text)
+        assert held is not None, "only rows with a slice were asked for"
+        settle_slice(parent, call_id, held, held.amount, assumed=True)
+        parent.connection.execute(_SET, {"run_id": child_id, "new_slice": None})
+
+
+def resize_slice(parent: RunTransaction, child_id: str, call_id: str, held: Slice, wanted: Budget) -> Reached | None:
+    """The child's limits are changed: the parent's ledger holds as much from now on. Reached: so much is not left, or
+    a limit of the parent's would be lifted for its child; nothing is changed then."""
+    budget = budget_of(parent.budget_text) or Budget()
+    account = account_of(parent.row)
+    left = left_to_give(budget, Account(account.spent, account.reserved.minus(held.amount)))
+    parts: list[int] = []
+    for name, most, asked in (
+        ("max_cost_usd", left.max_cost_micros, wanted.max_cost_micros),
+        ("max_tokens", left.max_tokens, wanted.max_tokens),
+        ("max_output_tokens", left.max_output_tokens, wanted.max_output_tokens),
+    ):
+        if most is None:
+            parts.append(0)
+        elif asked is None or asked > most:
+            return Reached(name)
+        else:
+            parts.append(asked)
+    amount = Amount(*parts)
+    if amount != held.amount:
+        released = settle(account, held.amount, Amount())
+        write_line(parent, released, "released", held.amount, key=slice_key(call_id), attempt=held.number)
+        reserve_slice(parent, call_id, amount, held.number + 1)
+        where = {"run_id": child_id, "new_slice": slice_text(amount, held.number + 1)}
+        parent.connection.execute(_SET, where)
+    return None
+
+
+def _exceeds(actual: Amount, held: Amount) -> bool:
+    """Of the limits that the parent has: the others reserve nothing."""
+    return (
+        0 < held.cost_micros < actual.cost_micros
+        or 0 < held.tokens < actual.tokens
+        or 0 < held.output_tokens < actual.output_tokens
+    )

@@ -1,0 +1,576 @@
+"""What the journal promises about families: slices that hold, ends that reach everybody, parents that are told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from random import Random
+from typing import Any
+
+import pytest
+from ulid import ULID
+
+from perdure.core.budget import Account, Amount, Ask, Budget
+from perdure.core.happenings import Order
+from perdure.core.state import TERMINAL, Failure, Json, Outcome, Usage
+from perdure.store.journal import Journal
+from perdure.store.rows import Awaits, FamilyCall, LedgerRow, ModelCommit, NewChild, NewMessage, NewRun, RunRow, Said
+from perdure.store.sql_family import TREE_RUNS_MAX
+from perdure.store.trouble import InvalidCursor, RunOver, SliceTooLarge
+from tests.store.conftest import Open
+from tests.store.runs import AGENT, FAR, all_events, asks, begin, new_run, price, said, text, types
+
+FIRST = Ask(100, 256, price)  # a child's first call: 1,380 micro-USD, 356 tokens
+LIMITS = {"max_turns": 100, "max_children": 50, "max_depth": 3, "max_running_children": 50}
+DONE = Outcome("completed", "end")
+
+
+async def parent_of(journal: Journal, *calls: str, run_id: str | None = None, **more: Any) -> RunRow:
+    """A run whose model has asked for these calls."""
+    more.setdefault("limits", LIMITS)
+    run = await new_run(journal, **({"run_id": run_id} if run_id else {}), **more)
+    await ask_for(journal, run.id, *calls)
+    return await journal.get_run(run.id)
+
+
+async def ask_for(journal: Journal, run_id: str, *calls: str, turn: int = 1) -> None:
+    attempt = await begin(journal, run_id, turn, ask=Ask(10, 300, price))
+    await journal.commit_model(run_id, f"model-{turn}", attempt, asks(*calls))
+
+
+def child_of(run: RunRow, *, background: bool = False, **more: Any) -> NewChild:
+    detached = more.pop("detached", False)
+    wanted, own = more.pop("wanted", Budget()), more.pop("own", None)
+    new = NewRun(
+        f"run_{ULID()}", AGENT, text(more.pop("task", "Help")), FAR, more.pop("limits", LIMITS), own,
+        requested_by=run.requested_by, labels=run.labels, **more,
+    )  # fmt: skip
+    return NewChild(new, wanted, FIRST, background, detached)
+
+
+async def spawned(journal: Journal, run: RunRow, call_id: str, **more: Any) -> RunRow:
+    done = await journal.spawn_child(run.id, call_id, child_of(run, **more))
+    assert done.child is not None, done.call.error
+    return done.child
+
+
+async def finish(journal: Journal, run_id: str, words: str = "I have it", **more: Any) -> None:
+    """The run's model answers, and the run ends."""
+    attempt = await begin(journal, run_id, ask=FIRST)
+    await journal.commit_model(run_id, "model-1", attempt, said(words, Usage(60, 30, cost_micros=210)))
+    await journal.record(run_id, "finish", (), DONE, **more)
+
+
+async def result(journal: Journal, run: RunRow, call_id: str) -> dict[str, Any]:
+    messages = await journal.list_messages(run.session_id)
+    blocks = [block for message in messages for block in message["content"]]
+    (found,) = [block for block in blocks if block["type"] == "tool_result" and block["call_id"] == call_id]
+    return dict(json.loads(found["text"]))
+
+
+def failed(done: FamilyCall) -> str:
+    assert done.call.error is not None, done.call
+    assert done.child is None
+    return done.call.error.code
+
+
+# A child ---------------------------------------------------------------------------------------------
+
+
+async def test_a_child_has_its_parents_people_and_a_conversation_of_its_own(journal: Journal) -> None:
+    run = await parent_of(journal, "c1", requested_by="ada", labels={"team": "red"})
+    child = await spawned(journal, run, "c1", task="Look it up")
+    assert (child.parent_run_id, child.root_run_id, child.depth) == (run.id, run.id, 1)
+    assert (child.requested_by, child.labels, child.project_id) == ("ada", {"team": "red"}, run.project_id)
+    assert child.session_id != run.session_id
+    assert child.input == text("Look it up")
+    assert (await journal.list_runs("default", limit=9, cursor=None, descending=False, parent_run_id=run.id)).rows == [
+        child
+    ]
+    (event,) = [event for event in await all_events(journal, run.id) if event.type == "child.started"]
+    assert (event.data["run_id"], event.call_id) == (child.id, "c1")
+
+
+async def test_a_call_starts_one_child_however_often_it_is_carried_out(journal: Journal) -> None:
+    run = await parent_of(journal, "c1", "c2")
+    first = await journal.spawn_child(run.id, "c1", child_of(run))
+    again = await journal.spawn_child(run.id, "c1", child_of(run))
+    assert first.child
+    assert again.child
+    assert (first.child.id, first.expires_ms) == (again.child.id, again.expires_ms)
+    handle = await journal.spawn_child(run.id, "c2", child_of(run, background=True))
+    repeated = await journal.spawn_child(run.id, "c2", child_of(run, background=True))
+    assert handle.child
+    assert repeated.child
+    assert handle.child.id == repeated.child.id
+    assert (await journal.get_run(run.id)).children == 2
+    assert (await types(journal, run.id)).count("child.started") == 2
+
+
+async def test_the_end_of_a_child_is_the_result_of_the_call_that_waits_for_it(journal: Journal) -> None:
+    run = await parent_of(journal, "c1")
+    child = await spawned(journal, run, "c1")
+    await finish(journal, child.id, "Seven")
+    told = await result(journal, run, "c1")
+    assert (told["id"], told["status"], told["output"]) == (child.id, "completed", "Seven")
+    orders = await journal.undelivered_orders(run.id, limit=10)
+    assert [(order.verb, order.call_id) for order in orders] == [("child_ended", "c1"), ("answer", "c1")]
+    assert (await types(journal, run.id))[-3:] == ["child.completed", "message.added", "tool.completed"]
+    assert (await journal.get_call(run.id, "c1")).status == "completed"
+
+
+async def test_a_child_that_fails_is_a_typed_result(journal: Journal) -> None:
+    run = await parent_of(journal, "c1")
+    child = await spawned(journal, run, "c1")
+    await journal.record(child.id, "finish", (), Outcome("failed", "model_error", Failure("model_error", "no model")))
+    told = await result(journal, run, "c1")
+    assert told["error"] == {"code": "child_failed", "cause": "model_error", "message": "no model"}
+    call = await journal.get_call(run.id, "c1")
+    assert call.error is not None
+    assert (call.status, call.error.code) == ("failed", "child_failed")
+
+
+async def test_a_large_output_is_kept_beside_the_transcript(journal: Journal) -> None:
+    run = await parent_of(journal, "c1")
+    child = await spawned(journal, run, "c1")
+    await finish(journal, child.id, "long", said=Said("lo…", "blob_x", 90_000))
+    assert (await result(journal, run, "c1"))["output"] == "lo…"
+    (block,) = (await journal.list_messages(run.session_id))[-1]["content"]
+    assert block["type"] == "tool_result"
+    assert (block["blob"], block["bytes"]) == ("blob_x", 90_000)
+
+
+async def test_a_child_in_the_background_leaves_word_unless_somebody_waits_for_it(journal: Journal) -> None:
+    run = await parent_of(journal, "c1", "c2", "w")
+    first = await spawned(journal, run, "c1", background=True)
+    second = await spawned(journal, run, "c2", background=True)
+    await finish(journal, first.id, "One")
+    (row,) = await journal.list_inbox(run.id, waiting=True)
+    assert row.delivery == "note"
+    assert "One" in row.content[0]["text"]  # type: ignore[typeddict-item]
+    waits = await journal.await_children(run.id, "w", Awaits((first.id, second.id)), FAR)
+    assert waits.expires_ms == FAR
+    await finish(journal, second.id, "Two")
+    assert len(await journal.list_inbox(run.id, waiting=True)) == 1
+    told = await result(journal, run, "w")
+    assert [(one["id"], one["output"]) for one in told["agents"]] == [(first.id, "One"), (second.id, "Two")]
+
+
+async def test_who_waits_for_any_hears_of_the_first(journal: Journal) -> None:
+    run = await parent_of(journal, "c1", "c2", "w", "later")
+    first = await spawned(journal, run, "c1", background=True)
+    second = await spawned(journal, run, "c2", background=True)
+    await journal.await_children(run.id, "w", Awaits((), "any"), FAR)
+    await finish(journal, second.id, "Two")
+    told = await result(journal, run, "w")
+    assert [(one["id"], one["status"]) for one in told["agents"]] == [(first.id, "queued"), (second.id, "completed")]
+    assert (await journal.await_children(run.id, "later", Awaits((second.id,)), FAR)).expires_ms == 0, "it has ended"
+
+
+async def test_a_wait_that_is_over_says_who_has_not_come(journal: Journal) -> None:
+    run = await parent_of(journal, "c1", "w")
+    child = await spawned(journal, run, "c1", background=True)
+    await journal.await_children(run.id, "w", Awaits(()), 1)
+    settled = await journal.settle_ask(run.id, "settle-w-1", "w", ())
+    assert settled.outcome == "answered"
+    told = await result(journal, run, "w")
+    assert (told["timed_out"], told["agents"][0]["status"]) == (True, "queued")
+    assert (await journal.get_run(child.id)).status == "queued"
+    assert (await journal.settle_ask(run.id, "settle-w-1", "w", ())).outcome == "answered"
+
+
+async def test_a_child_that_outlives_its_own_deadline_is_ended_by_whoever_waits_for_it(journal: Journal) -> None:
+    run = await parent_of(journal, "c1", budget=Budget(max_tokens=10_000))
+    child = await spawned(journal, run, "c1")
+    await journal.settle_ask(run.id, "settle-c1-1", "c1", ())
+    assert (await journal.get_run(child.id)).status == "expired"
+    assert (await result(journal, run, "c1"))["error"]["code"] == "child_failed"
+    assert await journal.left_workflows(limit=10) == [child.id]
+    assert (await journal.get_run(run.id)).account.reserved == Amount()
+
+
+async def test_a_message_ends_the_wait_and_the_child_lives_on_in_the_background(journal: Journal) -> None:
+    run = await parent_of(journal, "c1")
+    child = await spawned(journal, run, "c1")
+    await journal.stop_waiting(run.id, "c1", "a message came")
+    told = await result(journal, run, "c1")
+    assert (told["woken"], told["agents"][0]["id"]) == (True, child.id)
+    assert (await journal.get_run(child.id)).background
+    await finish(journal, child.id, "Late")
+    (row,) = await journal.list_inbox(run.id, waiting=True)
+    assert "Late" in row.content[0]["text"]  # type: ignore[typeddict-item]
+
+
+async def test_children_are_talked_to_and_ended(journal: Journal) -> None:
+    run = await parent_of(journal, "c1", "m", "m2", "x", "x2", "m3")
+    child = await spawned(journal, run, "c1", background=True)
+    message = NewMessage("msg_1", text("Hurry"), "steer")
+    done = await journal.message_child(run.id, "m", child.id, message)
+    assert (done.told, await result(journal, run, "m")) == (
+        (child.id,), {"id": child.id, "status": "accepted", "delivery": "steer"},
+    )  # fmt: skip
+    assert failed(await journal.message_child(run.id, "m2", run.id, message)) == "agent_not_found"
+    assert (await journal.cancel_child(run.id, "x", child.id, "enough")).told == (child.id,)
+    verbs = [(order.verb, order.reason) for order in await journal.undelivered_orders(child.id, limit=9)]
+    assert verbs == [("message", ""), ("cancel", "enough")]
+    await journal.record(child.id, "finish", (), Outcome("cancelled", "enough"))
+    assert (await journal.cancel_child(run.id, "x2", child.id, "")).told == ()
+    assert (await result(journal, run, "x2"))["status"] == "cancelled"
+    assert failed(await journal.message_child(run.id, "m3", child.id, message)) == "agent_ended"
+
+
+# Limits ------------------------------------------------------------------------------------------------
+
+
+async def test_depth_fan_out_and_company_are_limited_in_words_a_model_can_mend(journal: Journal) -> None:
+    narrow = {**LIMITS, "max_children": 2, "max_depth": 1, "max_running_children": 1}
+    run = await parent_of(journal, "c1", "c2", "c3", "c4", limits=narrow)
+    child = await spawned(journal, run, "c1", background=True)
+    assert child.limits["max_depth"] == 1, "a child's family is no larger than its parent's may be"
+    assert failed(await journal.spawn_child(run.id, "c2", child_of(run))) == "running_children_limit"
+    await ask_for(journal, child.id, "g1")
+    assert failed(await journal.spawn_child(child.id, "g1", child_of(child))) == "depth_limit"
+    await journal.record(child.id, "finish", (), DONE)
+    await spawned(journal, run, "c3", background=True)
+    assert failed(await journal.spawn_child(run.id, "c4", child_of(run))) == "children_limit"
+
+
+async def test_an_agent_that_starts_itself_with_the_same_task_is_a_cycle(journal: Journal) -> None:
+    stored = await journal.put_agent("default", AGENT)
+    run = await parent_of(journal, "c1", "c2", agent_id=stored.id, agent_version=1, words="Dig")
+    again = child_of(run, task="Dig", agent_id=stored.id, agent_version=1)
+    assert failed(await journal.spawn_child(run.id, "c1", again)) == "agent_cycle"
+    await spawned(journal, run, "c2", task="Dig deeper", agent_id=stored.id, agent_version=1)
+
+
+async def test_a_run_that_is_being_cancelled_starts_nobody_and_a_paused_one_starts_a_paused_child(
+    journal: Journal,
+) -> None:
+    run = await parent_of(journal, "c1", "c2")
+    await journal.give_family_order(run.id, Order(0, "pause", reason="lunch"))
+    child = await spawned(journal, run, "c1", background=True)
+    assert [order.verb for order in await journal.undelivered_orders(child.id, limit=9)] == ["pause"]
+    await journal.give_family_order(run.id, Order(0, "cancel"))
+    assert failed(await journal.spawn_child(run.id, "c2", child_of(run))) == "skipped"
+
+
+async def test_a_tree_has_a_largest_size() -> None:
+    assert TREE_RUNS_MAX == 1_000
+
+
+# Money -------------------------------------------------------------------------------------------------
+
+
+async def test_a_slice_is_reserved_becomes_the_childs_budget_and_what_is_left_of_it_comes_back(
+    journal: Journal,
+) -> None:
+    run = await parent_of(journal, "c1", budget=Budget(max_cost_micros=100_000, max_tokens=50_000))
+    spent = run.account.spent
+    child = await spawned(journal, run, "c1", wanted=Budget(max_cost_micros=20_000))
+    assert child.budget is not None
+    assert child.budget.max_cost_micros == 20_000
+    left = 50_000 - spent.tokens - 5_000  # a tenth is kept aside for the last word
+    assert child.budget.max_tokens == left // 4
+    assert (await journal.get_run(run.id)).account.reserved == Amount(20_000, left // 4, 0)
+    await finish(journal, child.id)
+    account = (await journal.get_run(run.id)).account
+    assert account == Account(spent.plus(Amount(210, 90, 30)), Amount())
+    lines = [line for line in await journal.read_ledger(run.id) if line.key == "child-c1"]
+    assert [(line.kind, line.assumed, line.overrun) for line in lines] == [
+        ("reserved", False, False), ("settled", False, False),
+    ]  # fmt: skip
+
+
+async def test_more_than_is_left_is_refused_and_nothing_is_started(journal: Journal) -> None:
+    run = await parent_of(journal, "c1", "c2", "c3", budget=Budget(max_cost_micros=10_000))
+    lines = len(await journal.read_ledger(run.id))
+    greedy = await journal.spawn_child(run.id, "c1", child_of(run, wanted=Budget(max_cost_micros=9_900)))
+    assert failed(greedy) == "budget_too_small"
+    assert greedy.call.error is not None
+    assert "0.0099" in greedy.call.error.message
+    poor = await journal.spawn_child(run.id, "c2", child_of(run, wanted=Budget(max_cost_micros=500)))
+    assert failed(poor) == "budget_too_small"
+    assert len(await journal.read_ledger(run.id)) == lines
+    assert (await journal.get_run(run.id)).children == 0
+
+
+async def test_what_the_agent_itself_may_spend_bounds_the_slice(journal: Journal) -> None:
+    run = await parent_of(journal, "c1", budget=Budget(max_cost_micros=100_000))
+    own = Budget(max_cost_micros=5_000, max_output_tokens=700, on_limit="stop")
+    child = await spawned(journal, run, "c1", wanted=Budget(max_cost_micros=50_000), own=own)
+    assert child.budget == Budget(5_000, None, 700, "stop")
+    assert (await journal.get_run(run.id)).account.reserved == Amount(5_000, 0, 0)
+
+
+async def test_an_unbudgeted_parent_reserves_nothing(journal: Journal) -> None:
+    run = await parent_of(journal, "c1", "c2")
+    assert (await spawned(journal, run, "c1")).budget is None
+    child = await spawned(journal, run, "c2", wanted=Budget(max_tokens=5_000))
+    assert child.budget == Budget(max_tokens=5_000)
+    assert [line for line in await journal.read_ledger(run.id) if line.key.startswith("child-")] == []
+
+
+async def test_a_childs_budget_is_raised_out_of_its_parents(journal: Journal) -> None:
+    run = await parent_of(journal, "c1", budget=Budget(max_cost_micros=100_000))
+    child = await spawned(journal, run, "c1", wanted=Budget(max_cost_micros=20_000))
+    await journal.update_run(child.id, budget=Budget(max_cost_micros=30_000))
+    assert (await journal.get_run(run.id)).account.reserved.cost_micros == 30_000
+    for too_much in (Budget(max_cost_micros=95_000), Budget()):
+        with pytest.raises(SliceTooLarge):
+            await journal.update_run(child.id, budget=too_much)
+    assert (await journal.get_run(child.id)).budget == Budget(max_cost_micros=30_000)
+    await finish(journal, child.id)
+    assert (await journal.get_run(run.id)).account.reserved == Amount()
+
+
+async def test_what_a_child_overspends_is_flagged_on_its_parent(journal: Journal) -> None:
+    run = await parent_of(journal, "c1", budget=Budget(max_cost_micros=100_000))
+    child = await spawned(journal, run, "c1", wanted=Budget(max_cost_micros=2_000))
+    attempt = await begin(journal, child.id, ask=FIRST)
+    await journal.commit_model(child.id, "model-1", attempt, said("dear", Usage(60, 30, cost_micros=90_000)))
+    await journal.record(child.id, "finish", (), DONE)
+    (line,) = [line for line in await journal.read_ledger(run.id) if line.key == "child-c1" and line.kind == "settled"]
+    assert (line.amount.cost_micros, line.overrun) == (90_000, True)
+    told = await types(journal, run.id)
+    assert told.count("budget.overrun") == 1
+    assert told.count("budget.warning") == 1
+
+
+async def test_usage_counts_each_call_once_whoever_paid_for_it(journal: Journal) -> None:
+    run = await parent_of(journal, "c1", budget=Budget(max_cost_micros=100_000))
+    child = await spawned(journal, run, "c1")
+    await finish(journal, child.id)
+    rows = {row.group: row for row in await journal.usage_by("default", "run", from_ms=None, before_ms=None)}
+    assert rows[child.id].cost_micros == 210
+    assert rows[run.id].model_calls == 1
+
+
+# Ends --------------------------------------------------------------------------------------------------
+
+
+async def three_generations(journal: Journal, **more: Any) -> tuple[RunRow, RunRow, RunRow]:
+    run = await parent_of(journal, "c1", "c2", **more)
+    child = await spawned(journal, run, "c1")
+    await ask_for(journal, child.id, "g1")
+    return run, child, await spawned(journal, child, "g1")
+
+
+async def test_a_run_that_ends_takes_all_below_along_in_one_transaction(journal: Journal) -> None:
+    run, child, grandchild = await three_generations(journal, budget=Budget(max_cost_micros=100_000))
+    await begin(journal, grandchild.id, ask=FIRST)
+    aftermath = await journal.record(run.id, "finish", (), DONE)
+    assert set(aftermath.ended) == {child.id, grandchild.id}
+    for one in (child, grandchild):
+        ended = await journal.get_run(one.id)
+        assert (ended.status, ended.stop_reason) == ("cancelled", "parent_ended")
+        assert ended.account.reserved == Amount()
+        assert (await types(journal, one.id))[-1] == "run.cancelled"
+    whole = (await journal.get_run(run.id)).account
+    assert whole.reserved == Amount()
+    own = (await journal.get_run(grandchild.id)).account.spent.cost_micros
+    assert (await journal.get_run(child.id)).account.spent.cost_micros == own + 100
+    assert whole.spent.cost_micros == own + 200
+    assert set(await journal.left_workflows(limit=10)) == {child.id, grandchild.id}
+    await journal.workflows_heard([child.id, grandchild.id])
+    assert await journal.left_workflows(limit=10) == []
+    assert (await types(journal, run.id))[-1] == "run.completed"
+    with pytest.raises(RunOver):
+        await journal.spawn_child(grandchild.id, "gg", child_of(grandchild))
+
+
+async def test_a_forced_end_reaches_every_generation_and_the_parent_hears_of_it(journal: Journal) -> None:
+    run, child, grandchild = await three_generations(journal)
+    await journal.force_cancel(child.id, "stuck")
+    assert (await journal.get_run(grandchild.id)).status == "cancelled"
+    assert (await journal.get_run(run.id)).status not in TERMINAL
+    assert (await result(journal, run, "c1"))["error"]["message"] == "stuck"
+    assert set(await journal.left_workflows(limit=10)) == {child.id, grandchild.id}
+
+
+async def test_a_run_whose_workflow_is_lost_takes_its_family_along(journal: Journal) -> None:
+    run, child, grandchild = await three_generations(journal)
+    await journal.end_orphan(run.id, Failure("internal", "gone"))
+    assert [(await journal.get_run(one.id)).status for one in (run, child, grandchild)] == [
+        "failed", "cancelled", "cancelled",
+    ]  # fmt: skip
+
+
+async def test_a_detached_child_outlives_its_parent_and_its_slice_counts_as_spent(journal: Journal) -> None:
+    run = await parent_of(journal, "c1", budget=Budget(max_cost_micros=100_000))
+    child = await spawned(journal, run, "c1", background=True, detached=True, wanted=Budget(max_cost_micros=9_000))
+    await journal.record(run.id, "finish", (), DONE)
+    assert (await journal.get_run(child.id)).status == "queued"
+    account = (await journal.get_run(run.id)).account
+    assert (account.spent.cost_micros, account.reserved) == (9_100, Amount())
+    ledger = await journal.read_ledger(run.id)
+    await finish(journal, child.id)
+    assert await journal.read_ledger(run.id) == ledger
+    assert (await journal.get_run(child.id)).status == "completed"
+
+
+async def test_orders_go_to_the_whole_family_but_to_those_that_are_detached(journal: Journal) -> None:
+    run, child, grandchild = await three_generations(journal)
+    away = await spawned(journal, run, "c2", background=True, detached=True)
+    assert await journal.give_family_order(run.id, Order(0, "pause")) == [run.id, child.id, grandchild.id]
+    assert await journal.undelivered_orders(away.id, limit=9) == []
+
+
+async def test_the_end_of_a_child_is_recorded_once(journal: Journal) -> None:
+    run = await parent_of(journal, "c1", budget=Budget(max_cost_micros=100_000))
+    child = await spawned(journal, run, "c1")
+    await finish(journal, child.id)
+    told = await types(journal, run.id)
+    again = await journal.record(child.id, "finish", (), DONE)
+    assert again.told == (run.id,), "whoever lost its report delivers the order again"
+    assert await types(journal, run.id) == told
+
+
+# Reading -------------------------------------------------------------------------------------------------
+
+
+async def test_a_family_is_read_from_the_top_down(journal: Journal) -> None:
+    run, child, grandchild = await three_generations(journal)
+    await new_run(journal)
+    assert [row.id for row in await journal.list_family(run.id, limit=10)] == [run.id, child.id, grandchild.id]
+    assert [row.id for row in await journal.list_family(child.id, limit=10)] == [child.id, grandchild.id]
+    rows = await journal.read_family_events(run.id, after=None, limit=1_000)
+    assert {row.run_id for row in rows} == {run.id, child.id, grandchild.id}
+    assert [row.at_ms for row in rows] == sorted(row.at_ms for row in rows)
+    some = await journal.read_family_events(run.id, after=f"{rows[4].run_id}:{rows[4].seq}", limit=3)
+    assert some == rows[5:8]
+    only = await journal.read_family_events(run.id, after=None, limit=99, types=["child.started"])
+    assert [row.run_id for row in only] == [run.id, child.id]
+    for odd in ("run_x:1", f"{run.id}:99999", "nonsense"):
+        with pytest.raises(InvalidCursor):
+            await journal.read_family_events(run.id, after=odd, limit=3)
+
+
+# Storms --------------------------------------------------------------------------------------------------
+
+
+class Storm:
+    """Random deeds in one tree, one after another or at once; whatever happens, the root's limit holds."""
+
+    def __init__(self, journals: list[Journal], chance: Random) -> None:
+        self.journals, self.chance = journals, chance
+        self.turns: dict[str, int] = {}
+        self.calls: list[tuple[str, str]] = []
+        self.open: list[tuple[str, int, int]] = []
+
+    @property
+    def journal(self) -> Journal:
+        return self.chance.choice(self.journals)
+
+    async def deed(self) -> None:
+        with contextlib.suppress(RunOver):
+            await self.chance.choice(
+                (
+                    self.think,
+                    self.think,
+                    self.answer,
+                    self.answer,
+                    self.spawn,
+                    self.spawn,
+                    self.spawn,
+                    self.end,
+                    self.kill,
+                )
+            )()
+
+    async def think(self) -> None:
+        run_id = self.chance.choice(list(self.turns))
+        if any(one[0] == run_id for one in self.open):
+            return
+        turn = self.turns[run_id] = self.turns[run_id] + 1
+        want = Ask(self.chance.randrange(50, 400), self.chance.randrange(256, 900), price)
+        begun = await self.journal.begin_model(run_id, f"model-{turn}", turn, model="m", worker="w", ask=want)
+        if begun.grant:
+            self.open.append((run_id, turn, begun.attempt))
+
+    async def answer(self) -> None:
+        if not self.open:
+            return
+        run_id, turn, attempt = self.open.pop(self.chance.randrange(len(self.open)))
+        if self.chance.random() < 0.2:
+            failure = Failure("timeout", "late", True)
+            await self.journal.fail_model_attempt(
+                run_id, f"model-{turn}", attempt, failure, retry_in_seconds=None, billed=self.chance.random() < 0.5
+            )
+            return
+        calls = [f"call_{run_id[-4:]}_{turn}_{number}" for number in range(2)]
+        commit: ModelCommit = asks(*calls)
+        await self.journal.commit_model(run_id, f"model-{turn}", attempt, commit)
+        self.calls += [(run_id, call) for call in calls]
+
+    async def spawn(self) -> None:
+        if not self.calls:
+            return
+        run_id, call = self.calls.pop(self.chance.randrange(len(self.calls)))
+        run = await self.journal.get_run(run_id)
+        cost = self.chance.choice((None, self.chance.randrange(1_000, 60_000)))
+        new = child_of(run, background=self.chance.random() < 0.5, wanted=Budget(max_cost_micros=cost))
+        done = await self.journal.spawn_child(run_id, call, new)
+        if done.child:
+            self.turns.setdefault(done.child.id, 0)
+
+    async def end(self) -> None:
+        if len(self.turns) > 3:
+            run_id = self.chance.choice(list(self.turns)[1:])
+            await self.journal.record(run_id, "finish", (), DONE)
+
+    async def kill(self) -> None:
+        if len(self.turns) > 6:
+            await self.journal.force_cancel(self.chance.choice(list(self.turns)[1:]), "storm")
+
+
+def kept(lines: list[LedgerRow], budget: Budget) -> None:
+    """Spent and reserved are within the limit at each line but those where a limit was lowered: here none was."""
+    assert budget.max_cost_micros is not None
+    for line in lines:
+        used = line.account.spent.cost_micros + line.account.reserved.cost_micros
+        assert used <= budget.max_cost_micros, line
+
+
+async def all_kept(journal: Journal, root: str) -> list[RunRow]:
+    """In every ledger of the tree; and what the root has spent is what all of them have."""
+    runs = await journal.list_family(root, limit=1_000)
+    own = 0
+    for run in runs:
+        assert run.budget is not None
+        lines = await journal.read_ledger(run.id)
+        kept(lines, run.budget)
+        own += sum(
+            line.amount.cost_micros
+            for line in lines
+            if line.kind in ("settled", "corrected") and not line.key.startswith("child-")
+        )
+    assert runs[0].account.spent.cost_micros + runs[0].account.reserved.cost_micros >= own
+    return runs
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_the_budget_of_the_root_holds_for_all_its_descendants(
+    journal: Journal, open_another: Open, seed: int
+) -> None:
+    chance = Random(seed)
+    limit = Budget(max_cost_micros=chance.randrange(100_000, 400_000), on_limit=chance.choice(("wrap_up", "stop")))
+    root = await new_run(journal, limits=LIMITS, budget=limit)
+    storm = Storm([journal, await open_another()], chance)
+    storm.turns[root.id] = 0
+    for _ in range(40):
+        await asyncio.gather(*(storm.deed() for _ in range(4)))
+    runs = await all_kept(journal, root.id)
+    assert len(runs) > 3, "the storm made a family"
+    await journal.record(root.id, "finish", (), DONE)
+    runs = await all_kept(journal, root.id)
+    assert all(run.status in TERMINAL for run in runs)
+    for run in runs:
+        await types(journal, run.id)  # numbers without gaps
+        assert run.account.reserved == Amount()
+    own: dict[str, Json] = {run.id: run.account.spent.cost_micros for run in runs}
+    for run in runs:
+        below = sum(int(str(own[child.id])) for child in runs if child.parent_run_id == run.id)
+        lines = await journal.read_ledger(run.id)
+        settled = [line for line in lines if line.key.startswith("child-") and line.kind == "settled"]
+        assert sum(line.amount.cost_micros for line in settled) == below

@@ -1,0 +1,154 @@
+"""Who a child is and what it may do: never more than its parent, unless a person has said so."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from activities.children import INLINE_INSTRUCTIONS, Nursery, Refused
+from activities.verdicts import verdicts
+from perdure.contract import AgentDefinition, LimitsDefinition
+from perdure.core.budget import Budget
+from perdure.providers import PriceConfig, build_catalog
+from perdure.store.rows import NewChild, NewRun, RunRow
+from perdure.store.sql import SqlJournal, open_journal
+from perdure.tools.policy import normalized, policy_of, ruling
+from perdure.tools.registry import build_toolbox
+
+BOX = build_toolbox()
+FAR = int(time.time() * 1_000) + 1_000_000
+LIMITS = LimitsDefinition(
+    max_turns=20, max_tool_calls=40, max_questions=3, max_children=5, max_depth=2, max_running_children=4
+)
+NO_HTTP = normalized({"rules": [{"tool": "http_get", "action": "deny", "reason": "no network"}]}, of_run=True)
+
+
+@pytest.fixture
+async def journal(tmp_path: Path) -> AsyncIterator[SqlJournal]:
+    opened = await open_journal(f"sqlite:///{tmp_path / 'journal.db'}", tmp_path / "blobs")
+    yield opened
+    await opened.close()
+
+
+def agent(name: str, *tools: str, **more: Any) -> AgentDefinition:
+    known: Any = {
+        "name": name, "model": "openai/priced", "instructions": f"You are {name}.", "tools": list(tools),
+        "model_settings": {}, "limits": {}, "policy": normalized(more.pop("policy", None)),
+    }  # fmt: skip
+    return {**known, **more}
+
+
+LEAD = agent("lead", "spawn_agent", "calculator", "http_get", run_policy=NO_HTTP)
+
+
+async def parent(journal: SqlJournal, definition: AgentDefinition = LEAD, **more: Any) -> RunRow:
+    new = NewRun("run_0", definition, [{"type": "text", "text": "go"}], FAR, LIMITS, **more)
+    return await journal.create_run(new)
+
+
+def nursery(journal: SqlJournal, **budget: Any) -> Nursery:
+    catalog = build_catalog(prices={"openai/priced": PriceConfig(input=1, output=2)})
+    return Nursery(journal, catalog, BOX, LimitsDefinition(max_turns=100, max_depth=3), Budget(**budget), 8_192)
+
+
+async def child(journal: SqlJournal, definition: AgentDefinition = LEAD, /, **arguments: Any) -> NewChild:
+    run = await parent(journal, definition)
+    return await nursery(journal).child(run, {"task": "look", **arguments})
+
+
+async def test_an_inline_child_has_its_parents_tools_but_those_that_lead_agents(journal: SqlJournal) -> None:
+    made = (await child(journal)).run.definition
+    assert made["tools"] == ["calculator", "http_get"]
+    assert (made["model"], made["instructions"]) == ("openai/priced", INLINE_INSTRUCTIONS)
+
+
+async def test_an_inline_child_is_given_some_of_its_parents_tools_and_no_others(journal: SqlJournal) -> None:
+    made = (await child(journal, tools=["spawn_agent", "calculator"], instructions="Count.")).run.definition
+    assert (made["tools"], made["instructions"]) == (["spawn_agent", "calculator"], "Count.")
+    with pytest.raises(Refused, match=r"no tool 'write_file'.*you have: spawn_agent") as refused:
+        await child(journal, tools=["write_file"])
+    assert refused.value.code == "unknown_tool"
+
+
+async def test_a_client_tool_goes_along_only_by_name(journal: SqlJournal) -> None:
+    client: Any = {"name": "pick", "description": "", "parameters": {"type": "object"}, "expires_seconds": 60.0}
+    lead: AgentDefinition = {**LEAD, "client_tools": [client]}
+    assert (await child(journal, lead)).run.definition.get("client_tools") == []
+    assert (await child(journal, lead, tools=["pick"])).run.definition.get("client_tools") == [client]
+
+
+async def test_a_stored_agent_keeps_those_of_its_tools_that_its_parent_has_too(journal: SqlJournal) -> None:
+    await journal.put_agent("default", agent("scout", "calculator", "write_file"))
+    made = (await child(journal, agent="scout")).run
+    assert (made.definition["tools"], made.definition["instructions"]) == (["calculator"], "You are scout.")
+    assert made.agent_version == 1
+
+
+async def test_a_stored_agent_that_its_parent_may_use_keeps_all_of_them(journal: SqlJournal) -> None:
+    await journal.put_agent("default", agent("scout", "calculator", "write_file"))
+    lead: AgentDefinition = {**LEAD, "agents": ["scout"]}
+    assert (await child(journal, lead, agent="scout@1")).run.definition["tools"] == ["calculator", "write_file"]
+
+
+async def test_the_policies_above_are_asked_beside_the_childs_own_and_the_strictest_stands(journal: SqlJournal) -> None:
+    scout = agent("scout", "http_get", "calculator", policy={"rules": [{"tool": "calculator", "action": "ask"}]})
+    await journal.put_agent("default", scout)
+    made = (await child(journal, agent="scout")).run.definition
+    policy = policy_of(made)
+    http, calculator = (BOX.describe([name])[0] for name in ("http_get", "calculator"))
+    found = ruling(policy, http, {"url": "https://example.com"})
+    assert (found.action, found.rule, found.reason) == ("deny", "above[1].rules[0]", "no network")
+    assert ruling(policy, calculator, {"expression": "1"}).rule == "rules[0]"
+    assert [one["rules"] for one in made.get("further_policies", [])] == [[], NO_HTTP["rules"]]
+
+
+async def test_an_inline_child_and_its_own_children_are_held_to_the_same_policies(journal: SqlJournal) -> None:
+    made = (await child(journal, tools=["spawn_agent", "http_get"])).run
+    run = await parent(journal)
+    deeper = await nursery(journal).child(
+        await journal.create_run(NewRun("run_1", made.definition, made.input, FAR, LIMITS)), {"task": "on"}
+    )
+    block: Any = {"type": "tool_call", "call_id": "c", "name": "http_get", "arguments": {"url": "https://example.com"}}
+    for definition in (made.definition, deeper.run.definition):
+        row = await journal.create_run(NewRun(f"run_{id(definition)}", definition, made.input, FAR, LIMITS))
+        (verdict,) = await verdicts(journal, BOX, row, [block], 0)
+        assert verdict.asked.refusal_code == "tool_denied"
+    assert run.id == "run_0"
+
+
+async def test_limits_time_and_names_come_from_above(journal: SqlJournal) -> None:
+    await journal.put_agent("default", agent("scout", limits={"max_turns": 7}))
+    inline = (await child(journal, limits={"max_turns": 5, "max_tool_calls": 900})).run
+    assert (inline.limits["max_turns"], inline.limits["max_tool_calls"], inline.deadline_ms) == (5, 40, FAR)
+    stored = (await child(journal, agent="scout", limits={"max_turns": 9}, timeout_seconds=60)).run
+    assert stored.limits["max_turns"] == 7
+    assert stored.deadline_ms < time.time() * 1_000 + 61_000
+    assert (await child(journal, timeout_seconds=10_000)).run.deadline_ms == FAR
+
+
+async def test_what_is_wanted_is_exact_to_the_micro_dollar(journal: SqlJournal) -> None:
+    for given in ("0.25", 0.25):
+        wanted = (await child(journal, budget={"max_cost_usd": given, "max_tokens": 900})).wanted
+        assert (wanted.max_cost_micros, wanted.max_tokens) == (250_000, 900)
+
+
+async def test_what_is_not_there_is_said_with_what_there_is(journal: SqlJournal) -> None:
+    await journal.put_agent("default", agent("scout"))
+    with pytest.raises(Refused, match="no agent 'nobody'; there are: scout") as refused:
+        await child(journal, agent="nobody")
+    assert refused.value.code == "agent_not_found"
+    with pytest.raises(Refused) as refused:
+        await child(journal, model="no such model")
+    assert refused.value.code == "unknown_model"
+
+
+async def test_a_cost_limit_needs_a_model_with_a_price(journal: SqlJournal) -> None:
+    unpriced = {"model": "openai/nobody-knows-its-price"}
+    with pytest.raises(Refused) as refused:
+        await child(journal, budget={"max_cost_usd": 1}, **unpriced)
+    assert refused.value.code == "model_not_priced"
+    assert (await child(journal, **unpriced)).run.budget is None
