@@ -32,16 +32,8 @@ from activities.repairs import Repairs
 from activities.transcripts import Transcripts
 from activities.verdicts import verdicts, without_words
 from activities.view import Exact, Terms, ask_for, last_view, with_note
-from perdure.contract import (
-    BUDGET_REACHED,
-    CALL_MODEL,
-    INTERRUPTED,
-    MODEL_TROUBLE,
-    NOTHING_NEW,
-    Block,
-    CallModelInput,
-    Message,
-)
+from perdure.content import Block, Message
+from perdure.contract import BUDGET_REACHED, CALL_MODEL, INTERRUPTED, MODEL_TROUBLE, NOTHING_NEW, CallModelInput
 from perdure.core.budget import Ask
 from perdure.core.happenings import ModelResponded
 from perdure.core.judge import our_call_ids

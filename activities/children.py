@@ -15,9 +15,10 @@ from typing import Any, cast
 
 from ulid import ULID
 
-from perdure.contract import AgentDefinition, Block, LimitsDefinition, family_limits
+from perdure.content import Block
 from perdure.core.budget import TOKENS_PER_BYTE_PERMILLE, Ask, Budget, input_bound
 from perdure.core.state import Json
+from perdure.definitions import AgentDefinition, LimitsDefinition, family_limits
 from perdure.providers.estimate import price_of, request_bytes
 from perdure.providers.port import ModelCatalog, UnknownModel
 from perdure.store.journal import Journal

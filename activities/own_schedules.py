@@ -11,9 +11,9 @@ from typing import cast
 
 from ulid import ULID
 
-from perdure.contract import AgentDefinition, BudgetDefinition
 from perdure.core.budget import Budget
 from perdure.core.state import Json
+from perdure.definitions import AgentDefinition, BudgetDefinition
 from perdure.runs import TemporalUnavailable
 from perdure.schedules import Schedules, apply_newest
 from perdure.scheduling.definition import ScheduleDefinition, TimingDefinition

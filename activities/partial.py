@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from perdure.contract import Block, TextBlock
+from perdure.content import Block, TextBlock
 from perdure.providers.port import Piece
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from perdure.contract import Message
+from perdure.content import Message
 from perdure.core.state import Json, OutboxEvent
 from perdure.core.transcript import flaws
 from perdure.providers.port import ModelTrouble

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from activities.view import Exact
-from perdure.contract import Message
+from perdure.content import Message
 from perdure.core.budget import TOKENS_PER_BYTE_PERMILLE
 from perdure.store.journal import Journal
 from perdure.store.rows import RunRow

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from activities.moments import Moment, moment_of
-from perdure.contract import Block, ToolCallBlock, ToolDescription
+from perdure.content import Block, ToolCallBlock
 from perdure.core.happenings import CallAsked
 from perdure.core.judge import judge
 from perdure.core.policy import ApprovalTerms, Ruling, stricter, with_decision
 from perdure.core.state import Json
+from perdure.definitions import ToolDescription
 from perdure.store.rows import AskRow, CallRow, NewAsk, RulingShown, RunRow
 from perdure.tools.arguments import args_sha256
 from perdure.tools.builtin.ask_user import asked_questions, asked_seconds

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from perdure.contract import Block, CallModelInput, Message, Role, TextBlock, ToolDescription
+from perdure.content import Block, Message, Role, TextBlock
+from perdure.contract import CallModelInput
 from perdure.core.budget import (
     TOKENS_PER_BYTE_PERMILLE,
     WRAP_UP_TOKENS_MAX,
@@ -22,6 +23,7 @@ from perdure.core.budget import (
     reserve,
 )
 from perdure.core.transcript import repaired
+from perdure.definitions import ToolDescription
 from perdure.providers.estimate import message_bytes, request_bytes
 
 WRAP_UP_NOTE = (

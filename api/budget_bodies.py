@@ -12,8 +12,8 @@ from pydantic import BeforeValidator, Field, StrictInt, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from api.body import Body, ToolName
-from perdure.contract import BudgetDefinition, LimitsDefinition, ToolBudgetDefinition
 from perdure.core.spec import OnExceed, OnLimit
+from perdure.definitions import BudgetDefinition, LimitsDefinition, ToolBudgetDefinition
 
 USD_MAX = 1_000_000
 TOKENS_MAX = 10**12  # a million dollars at a micro-dollar each

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from api.problems import FieldError, Problem, field_problem
 from perdure.assembly import Assembly
-from perdure.contract import AgentDefinition, Block, BudgetDefinition, ToolDescription
+from perdure.content import Block
 from perdure.core.budget import (
     TOKENS_PER_BYTE_PERMILLE,
     Account,
@@ -18,6 +18,7 @@ from perdure.core.budget import (
     input_bound,
     reserve,
 )
+from perdure.definitions import AgentDefinition, BudgetDefinition, ToolDescription
 from perdure.providers.estimate import price_of, request_bytes
 from perdure.settings import Settings
 from perdure.store.rows import RunRow

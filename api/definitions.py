@@ -21,8 +21,9 @@ from api.policy_bodies import PolicyIn
 from api.problems import FieldError, errors_problem, field_problem
 from api.requests import AgentBody, AgentReference, CreateRun, InlineAgent, RunInput
 from perdure.assembly import Assembly, resolved_budget, resolved_limits
-from perdure.contract import AgentDefinition, Block, LimitsDefinition, ModelSettings
+from perdure.content import Block
 from perdure.core.budget import Budget
+from perdure.definitions import AgentDefinition, LimitsDefinition, ModelSettings
 from perdure.providers.port import UnknownModel
 from perdure.store.rows import AgentRow
 from perdure.store.trouble import NotFound

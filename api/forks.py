@@ -23,8 +23,9 @@ from api.runs import deadline_from
 from api.showing import show_run
 from api.starting import start_now
 from perdure.assembly import Assembly
-from perdure.contract import Block, LimitsDefinition, Message
+from perdure.content import Block, Message
 from perdure.core.state import TERMINAL
+from perdure.definitions import LimitsDefinition
 from perdure.providers.port import UnknownModel
 from perdure.store.rows import NewRun, Origin, RunRow
 from perdure.store.trouble import NoSuchNumber, SessionDeleted

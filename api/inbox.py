@@ -20,7 +20,7 @@ from api.people_bodies import MessageIn, PostMessage, ReplaceInbox
 from api.people_replies import InboxMessageOut
 from api.problems import Problem, declared, field_problem
 from api.reply import ListReply
-from perdure.contract import Block, TextBlock
+from perdure.content import Block, TextBlock
 from perdure.core.state import TERMINAL
 from perdure.store.rows import NewMessage
 from perdure.store.trouble import RunOver

@@ -7,8 +7,8 @@ import io
 from collections.abc import Sequence
 
 from api.times import Object, time
-from perdure.contract import BudgetDefinition
 from perdure.core.budget import Account, Amount, Budget
+from perdure.definitions import BudgetDefinition
 from perdure.store.events import usd
 from perdure.store.rows import LedgerRow, UsageRow
 

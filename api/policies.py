@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from api.problems import FieldError, errors_problem
 from perdure.assembly import Assembly
-from perdure.contract import AgentDefinition
 from perdure.core.policy import Ruling
 from perdure.core.state import Json
+from perdure.definitions import AgentDefinition
 from perdure.tools.client_tools import run_tool_names, run_toolbox
 from perdure.tools.policy import policy_of, ruling
 from perdure.tools.problem import Problem as Fault

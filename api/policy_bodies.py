@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StrictBool, StrictFloat, StrictInt
 
 from api.body import Body, Reason, ToolName
-from perdure.contract import ClientToolDefinition
 from perdure.core.policy import OnExpiry, PolicyAction
 from perdure.core.spec import Effect
+from perdure.definitions import ClientToolDefinition
 from perdure.tools.client_tools import CLIENT_DESCRIPTION_CHARS_MAX, CLIENT_EXPIRES_SECONDS, CLIENT_EXPIRES_SECONDS_MAX
 from perdure.tools.json_schema import PATTERN_CHARS_MAX
 from perdure.tools.policy_check import (

@@ -6,8 +6,9 @@ from typing import Any, cast
 
 from api import money_rendering
 from api.times import Object, time, time_or_none
-from perdure.contract import AgentDefinition, LimitsDefinition, Message, ToolDescription
+from perdure.content import Message
 from perdure.core.state import Failure, Usage
+from perdure.definitions import AgentDefinition, LimitsDefinition, ToolDescription
 from perdure.providers.port import ModelInfo
 from perdure.store.events import usd
 from perdure.store.rows import AgentRow, Calibration, CallRow, EventRow, RunRow, SessionRow

@@ -30,8 +30,8 @@ from api.showing import show_run, show_runs
 from api.starting import start_now
 from api.times import milliseconds
 from api.waiting import at_rest, preferred_wait, wait_until_at_rest
-from perdure.contract import LimitsDefinition
 from perdure.core.state import RunStatus
+from perdure.definitions import LimitsDefinition
 from perdure.store.rows import NewRun, Page, RunRow
 from perdure.store.trouble import NotFound, SliceTooLarge
 

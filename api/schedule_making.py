@@ -12,7 +12,8 @@ from api.schedule_bodies import CreateSchedule, PatchSchedule, QuietHoursIn, Ses
 from api.schedule_rendering import now_ms
 from api.times import milliseconds
 from perdure.assembly import Assembly
-from perdure.contract import AgentDefinition, Block
+from perdure.content import Block
+from perdure.definitions import AgentDefinition
 from perdure.scheduling.definition import QuietHours, ScheduleDefinition, ScheduleSession
 from perdure.scheduling.flaws import timing_flaws
 from perdure.store.rows import AgentRow

@@ -7,7 +7,7 @@ import time as clock
 from api import money_rendering
 from api.rendering import blocks
 from api.times import Object, time, time_or_none
-from perdure.contract import AgentDefinition
+from perdure.definitions import AgentDefinition
 from perdure.scheduling.timetable import Timetable
 from perdure.store.schedule_rows import InvocationRow, ScheduleRow
 

@@ -19,7 +19,7 @@ from api.bodies import NESTING_MAX
 from api.body import Labels, Metadata, Moment
 from api.problems import FieldError, Problem, body_errors
 from api.times import milliseconds, time
-from perdure.contract import Block, Message
+from perdure.content import Block, Message
 from perdure.store.rows import ImportedMessage, SessionRow
 
 FORMAT: Literal["perdure.session"] = "perdure.session"

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from perdure.contract import BudgetDefinition, LimitsDefinition, RateLimitDefinition, ToolDescription, core_limits
 from perdure.core.budget import Budget
 from perdure.core.spec import RateLimit, RunSpec, ToolRule
+from perdure.definitions import BudgetDefinition, LimitsDefinition, RateLimitDefinition, ToolDescription, core_limits
 from perdure.providers import EndpointConfig, PriceConfig, build_catalog
 from perdure.providers.port import ModelCatalog
 from perdure.runs import Runs, connect

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn, assert_never
 
-from perdure.contract import Block, ReasoningBlock, TextBlock, ToolCallBlock
+from perdure.content import Block, ReasoningBlock, TextBlock, ToolCallBlock
 from perdure.core.state import Json
 from perdure.providers.port import Piece
 

@@ -10,8 +10,9 @@ import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
-from perdure.contract import Block, Message, ModelSettings, ToolDescription
+from perdure.content import Block, Message
 from perdure.core.state import Json, Usage
+from perdure.definitions import ModelSettings, ToolDescription
 from perdure.providers.answer import AnswerBuilder, arguments_object, arguments_text, tokens
 from perdure.providers.port import Answer, ModelRequest, Piece
 from perdure.providers.sdk_client import SdkClient

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 from typing import Any
 
-from perdure.contract import Message, ToolDescription
+from perdure.content import Message
 from perdure.core.state import Usage
+from perdure.definitions import ToolDescription
 from perdure.providers.answer import AnswerBuilder, arguments_object, arguments_text, tokens
 from perdure.providers.port import Answer, ModelRequest, Piece
 from perdure.providers.sdk_client import SdkClient

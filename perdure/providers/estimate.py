@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from perdure.contract import Block, Message, ToolDescription
+from perdure.content import Block, Message
 from perdure.core.budget import Price
 from perdure.core.state import Usage
+from perdure.definitions import ToolDescription
 from perdure.providers.port import ModelCatalog
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, assert_never
 
-from perdure.contract import Block, Message, ToolDescription
+from perdure.content import Block, Message
 from perdure.core.state import Usage
+from perdure.definitions import ToolDescription
 from perdure.providers.answer import AnswerBuilder, arguments_text, tokens
 from perdure.providers.errors import trouble_from_words
 from perdure.providers.port import Answer, ModelRequest, Piece

@@ -11,8 +11,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from perdure.contract import TRANSIENT_MODEL_TROUBLE, Block, Message, ModelSettings, ModelTroubleCode, ToolDescription
+from perdure.content import Block, Message
+from perdure.contract import TRANSIENT_MODEL_TROUBLE, ModelTroubleCode
 from perdure.core.state import Usage
+from perdure.definitions import ModelSettings, ToolDescription
 
 
 class ModelTrouble(Exception):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, TypedDict
 
-from perdure.contract import AgentDefinition, Block, BudgetDefinition, LimitsDefinition, PolicyDefinition
+from perdure.content import Block
 from perdure.core.state import Json
+from perdure.definitions import AgentDefinition, BudgetDefinition, LimitsDefinition, PolicyDefinition
 
 Overlap = Literal["skip", "buffer_one", "buffer_all", "cancel_other", "terminate_other", "allow_all"]
 SessionConflict = Literal["reject", "enqueue", "steer", "interrupt"]

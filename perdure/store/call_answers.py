@@ -4,7 +4,7 @@ the run. One transaction's worth: the message, the call's row, the event.
 
 from __future__ import annotations
 
-from perdure.contract import ToolResultBlock
+from perdure.content import ToolResultBlock
 from perdure.core.state import Failure
 from perdure.store import events as say
 from perdure.store.ask_rows import cancel_asks

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from perdure.contract import Block
+from perdure.content import Block
 from perdure.core.state import Failure, Json, Usage
 from perdure.store import events as say
 from perdure.store.json_text import dump, load, plain

@@ -59,7 +59,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from perdure.contract import Block, ToolCallBlock
+from perdure.content import Block, ToolCallBlock
 from perdure.core.budget import WARNING_PERCENT, Amount, Budget
 from perdure.core.happenings import CallAsked
 from perdure.core.state import Failure, Json, OutboxEvent, Outcome, Usage

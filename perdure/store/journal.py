@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from perdure.contract import AgentDefinition, Block, LimitsDefinition, Message
+from perdure.content import Block, Message
 from perdure.core.budget import Ask, Budget
 from perdure.core.happenings import AskSettled, Order
 from perdure.core.numbers import Numbers
 from perdure.core.state import Failure, Json, OutboxEvent, Outcome, RunStatus
+from perdure.definitions import AgentDefinition, LimitsDefinition
 from perdure.store.rows import (
     Aftermath,
     AgentRow,

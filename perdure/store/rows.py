@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
-from perdure.contract import AgentDefinition, Block, LimitsDefinition, Role
+from perdure.content import Block, Role
 from perdure.core.budget import Account, Amount, Ask, Budget, Grant
 from perdure.core.happenings import CallAsked, Delivery
 from perdure.core.policy import ApprovalTerms
 from perdure.core.state import Failure, Json, RunStatus, Usage
+from perdure.definitions import AgentDefinition, LimitsDefinition
 
 Row = TypeVar("Row")
 SIGNALS_BUFFERED_MAX = 64  # of one run: they wait for somebody who may never wait for them

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, RowMapping, bindparam, func, insert, select, update
 from ulid import ULID
 
-from perdure.contract import Block, Role
+from perdure.content import Block, Role
 from perdure.core.state import TERMINAL, Failure, Json, OutboxEvent, RunStatus, Usage
 from perdure.store import events as say
 from perdure.store.json_text import dump, dump_map, plain

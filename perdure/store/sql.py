@@ -14,10 +14,11 @@ from pathlib import Path
 
 from sqlalchemy import Connection, insert, select, update
 
-from perdure.contract import AgentDefinition, Block, LimitsDefinition, Message
+from perdure.content import Block, Message
 from perdure.core.budget import Ask, Budget
 from perdure.core.numbers import Numbers
 from perdure.core.state import Failure, Json, OutboxEvent, RunStatus
+from perdure.definitions import AgentDefinition, LimitsDefinition
 from perdure.store import (
     idempotency,
     sql_calls,

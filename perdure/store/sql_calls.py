@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from perdure.contract import Block, ToolCallBlock
+from perdure.content import Block, ToolCallBlock
 from perdure.core.budget import Ask, Grant, Reached
 from perdure.core.happenings import CallAsked, Order
 from perdure.core.keys import is_wrap_up_key

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, and_, bindparam, func, select, update
 
-from perdure.contract import LimitsDefinition, family_limits
 from perdure.core.budget import Account, Amount, Budget, Reached, left_to_give, reserve, slice_of
 from perdure.core.happenings import AskSettled, Order
 from perdure.core.state import Json, OutboxEvent, Outcome
+from perdure.definitions import LimitsDefinition, family_limits
 from perdure.store import events as say
 from perdure.store.ask_rows import ask, close_ask, open_asks_of
 from perdure.store.call_answers import answer_call

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, bindparam, func, insert, select, update
 
-from perdure.contract import Message, ToolResultBlock
+from perdure.content import Message, ToolResultBlock
 from perdure.core.state import Json
 from perdure.core.transcript import NOT_EXECUTED, unanswered_calls
 from perdure.store.json_text import dump_map, plain

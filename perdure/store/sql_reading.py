@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, select
 
-from perdure.contract import Message
+from perdure.content import Message
 from perdure.core.state import Json
 from perdure.store.call_rows import arguments_in, call_of
 from perdure.store.events import DELTAS

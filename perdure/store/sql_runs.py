@@ -7,11 +7,11 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, bindparam, func, insert, select, update
 
-from perdure.contract import LimitsDefinition
 from perdure.core.budget import Budget
 from perdure.core.happenings import Order
 from perdure.core.spec import Limits
 from perdure.core.state import Failure, Json
+from perdure.definitions import LimitsDefinition
 from perdure.store import events as say
 from perdure.store.child_ledger import resize_slice, slice_from, slice_text
 from perdure.store.json_text import dump, dump_map, load, load_map, plain

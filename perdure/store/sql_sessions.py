@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, bindparam, func, insert, or_, select, update
 
-from perdure.contract import AgentDefinition
 from perdure.core.state import Json
+from perdure.definitions import AgentDefinition
 from perdure.store.json_text import dump, dump_map, dump_sorted, load, load_map, plain
 from perdure.store.paging import page_of
 from perdure.store.rows import AgentRow, Page, SessionRow

@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from perdure.contract import AgentDefinition, ClientToolDefinition, ToolDescription
 from perdure.core.state import Json
+from perdure.definitions import AgentDefinition, ClientToolDefinition, ToolDescription
 from perdure.tools.json_schema import BadSchema, schema_of
 from perdure.tools.port import Tool, ToolBox, ToolCallContext, ToolTrouble
 from perdure.tools.problem import Problem

@@ -14,9 +14,9 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Generic, ParamSpec, TypeVar, get_args, overload
 
-from perdure.contract import ToolDescription
 from perdure.core.spec import Effect
 from perdure.core.state import Json
+from perdure.definitions import ToolDescription
 from perdure.tools.call import running_call
 from perdure.tools.docstring import read_docstring
 from perdure.tools.port import InvalidArguments, ToolCallContext, ToolTrouble

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from perdure.contract import RuleDefinition
 from perdure.core.spec import Effect
+from perdure.definitions import RuleDefinition
 
 _CHANGING: tuple[Effect, ...] = ("idempotent", "once")  # a tool that only reads destroys nothing
 

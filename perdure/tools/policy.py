@@ -11,7 +11,9 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, cast
 
-from perdure.contract import (
+from perdure.core.policy import REPEAT_FAILURES_MAX, ApprovalTerms, Policy, Rule, Ruling, rule_on
+from perdure.core.state import Json
+from perdure.definitions import (
     AgentDefinition,
     ApprovalTermsDefinition,
     PolicyDefinition,
@@ -19,8 +21,6 @@ from perdure.contract import (
     RuleDefinition,
     ToolDescription,
 )  # fmt: skip
-from perdure.core.policy import REPEAT_FAILURES_MAX, ApprovalTerms, Policy, Rule, Ruling, rule_on
-from perdure.core.state import Json
 from perdure.tools.arguments import canonical_json
 from perdure.tools.guardrails import GUARDRAILS, GUARDRAILS_ON
 from perdure.tools.json_schema import Pattern, Schema, pattern_of, schema_of, strings_in

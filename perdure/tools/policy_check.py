@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, get_args
 
-from perdure.contract import LimitsDefinition, RuleDefinition, ToolDescription
 from perdure.core.policy import OnExpiry, PolicyAction, covers, shadowed
 from perdure.core.spec import Effect
 from perdure.core.state import Json
+from perdure.definitions import LimitsDefinition, RuleDefinition, ToolDescription
 from perdure.tools.guardrails import GUARDRAILS
 from perdure.tools.json_schema import PATTERN_CHARS_MAX, BadSchema, pattern_of, schema_of
 from perdure.tools.policy import rule_of

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from perdure.contract import ToolDescription
 from perdure.core.state import Json
+from perdure.definitions import ToolDescription
 from perdure.scheduling.definition import TimingDefinition
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from types import ModuleType
 
-from perdure.contract import ToolDescription
+from perdure.definitions import ToolDescription
 from perdure.tools.builtin.ask_user import AskUser, question_tools
 from perdure.tools.builtin.calculator import calculator_tools
 from perdure.tools.builtin.clock import clock_tools

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from perdure.contract import Block
+from perdure.content import Block
 from perdure.store.rows import Delta, ImportedMessage
 from tests.api.service import Service, serve
 

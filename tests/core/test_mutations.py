@@ -210,7 +210,7 @@ PEOPLE = [
         "replace(state, early=(*state.early, word)[-EARLY_MAX:])",
         "state",
     ),
-    Mutation("an expiry is ignored", calls, "elif call.waits and not tries_again:", "elif False:"),
+    Mutation("an expiry is ignored", calls, 'elif call.waits and call.waits != "poll":', "elif False:"),
     Mutation("an expiry wakes nobody", calls, "wake_at_ms = _earlier(wake_at_ms, call.expires_ms)", "pass"),
     Mutation(
         "an escalation is taken for the end",
@@ -353,7 +353,7 @@ TIME = [
     Mutation(name, module, original, mutated, timed=True)
     for name, module, original, mutated in (
         ("a poll tries again without a pause", calls, "call.waits and now_ms < call.expires_ms:", "False:"),
-        ("a poll is settled like a question", calls, "elif call.waits and not tries_again:", "elif call.waits:"),
+        ("a poll is settled like a question", calls, 'elif call.waits and call.waits != "poll":', "elif call.waits:"),
         ("a message wakes no sleeper", calls, "elif call.waits in WAKEABLE:", "elif False:"),
         ("a try is told as work", decide, "isinstance(action, CallTool) and action.quiet", "False"),
         ("a run starts at once", decide, "if now_ms < state.spec.start_ms:", "if False:"),

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+import perdure.content
 import perdure.contract
+import perdure.definitions
 import perdure.core
 
 CORE = sorted(Path(perdure.core.__file__).parent.glob("**/*.py"))
-CONTRACT = Path(perdure.contract.__file__)
+SHAPES = [Path(module.__file__) for module in (perdure.contract, perdure.content, perdure.definitions)]
 STDLIB_ALLOWED = {
     "__future__",
     "collections.abc",

@@ -15,7 +15,8 @@ import httpx2
 import pytest
 import uvicorn
 
-from perdure.contract import Block, Message, ModelSettings, ToolDescription
+from perdure.content import Block, Message
+from perdure.definitions import ModelSettings, ToolDescription
 from perdure.providers import Catalog, build_catalog
 from perdure.providers.port import Answer, ModelRequest, Piece
 from perdure.providers.scripted import create_app

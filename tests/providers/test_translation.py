@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from perdure.contract import Block, ModelSettings
+from perdure.content import Block
+from perdure.definitions import ModelSettings
 from perdure.providers import anthropic_messages, chat_completions, openai_responses
 from perdure.providers.answer import parse_arguments
 from perdure.providers.openai_responses import ResponsesFold

@@ -7,10 +7,11 @@ from typing import Any
 
 from ulid import ULID
 
-from perdure.contract import AgentDefinition, Block
+from perdure.content import Block
 from perdure.core.budget import Ask
 from perdure.core.happenings import CallAsked
 from perdure.core.state import Json, OutboxEvent, Usage
+from perdure.definitions import AgentDefinition
 from perdure.store.journal import Journal
 from perdure.store.rows import EventRow, ModelCommit, NewRun, RunRow
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ulid import ULID
 
-from perdure.contract import Message
+from perdure.content import Message
 from perdure.core.state import Outcome
 from perdure.core.transcript import NOT_EXECUTED, flaws
 from perdure.store.journal import Journal

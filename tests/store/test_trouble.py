@@ -14,7 +14,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
-from perdure.contract import Block
+from perdure.content import Block
 from perdure.core.state import Outcome
 from perdure.store.database import Database, Result, SqliteDatabase, Work
 from perdure.store.journal import Journal

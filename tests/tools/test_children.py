@@ -11,8 +11,8 @@ import pytest
 
 from activities.children import INLINE_INSTRUCTIONS, Nursery, Refused
 from activities.verdicts import verdicts
-from perdure.contract import AgentDefinition, LimitsDefinition
 from perdure.core.budget import Budget
+from perdure.definitions import AgentDefinition, LimitsDefinition
 from perdure.providers import PriceConfig, build_catalog
 from perdure.store.rows import NewChild, NewRun, RunRow
 from perdure.store.sql import SqlJournal, open_journal

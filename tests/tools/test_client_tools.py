@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from perdure.contract import AgentDefinition, ClientToolDefinition
+from perdure.definitions import AgentDefinition, ClientToolDefinition
 from perdure.tools.client_tools import (
     CLIENT_TOOLS_MAX,
     ClientTool,

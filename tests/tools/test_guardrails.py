@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from perdure.contract import ToolDescription
 from perdure.core.spec import Effect
 from perdure.core.state import Json
+from perdure.definitions import ToolDescription
 from perdure.tools.guardrails import GUARDRAILS, GUARDRAILS_ON
 from perdure.tools.json_schema import PATTERN_CHARS_MAX
 from perdure.tools.policy import compile_policy, ruling, withheld

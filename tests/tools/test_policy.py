@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.contract import AgentDefinition, ToolDescription
 from perdure.core.policy import ApprovalTerms, Ruling
 from perdure.core.spec import Effect
+from perdure.definitions import AgentDefinition, ToolDescription
 from perdure.tools.policy import compile_policy, normalized, policy_of, ruling, withheld, withheld_words
 from perdure.tools.policy_check import policy_problems
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.contract import ToolDescription
+from perdure.definitions import ToolDescription
 from perdure.tools.policy_check import RATE_LIMITS_MAX, RULES_MAX, limits_problems, policy_problems
 from perdure.tools.registry import build_toolbox
 

@@ -9,8 +9,8 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from perdure.contract import ApprovalTermsDefinition, PolicyDefinition, RuleDefinition
 from perdure.core.policy import ApprovalTerms
+from perdure.definitions import ApprovalTermsDefinition, PolicyDefinition, RuleDefinition
 from perdure.tools.builtin import ask_user
 from perdure.tools.client_tools import CLIENT_EXPIRES_SECONDS, CLIENT_EXPIRES_SECONDS_MAX, CLIENT_TOOLS_MAX
 from perdure.tools.guardrails import GUARDRAILS, GUARDRAILS_ON

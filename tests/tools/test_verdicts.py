@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from activities.verdicts import unknown_outcome, verdicts, without_words
-from perdure.contract import AgentDefinition, Block, ClientToolDefinition, ToolCallBlock
+from perdure.content import Block, ToolCallBlock
 from perdure.core.budget import Account
 from perdure.core.policy import ApprovalTerms
 from perdure.core.state import Usage
+from perdure.definitions import AgentDefinition, ClientToolDefinition
 from perdure.store.rows import AskRow, CallRow, RulingShown, RunRow
 from perdure.tools import ToolLimits, tool
 from perdure.tools.arguments import args_sha256
@@ -78,7 +79,7 @@ def a_run(policy: Any = None, run_policy: Any = None) -> RunRow:
         overrun=False, exact_tokens=None, exact_number=0, requested_by=None, input=[], output=None, error=None,
         usage=Usage(), turns=0, last_seq=0, last_progress_ms=0, recovering=False, workflow_started=True, deadline_ms=0,
         created_ms=0, started_ms=None, completed_ms=None, parent_run_id=None, root_run_id="run_1", depth=0, labels={},
-        metadata={},
+        metadata={}, last_number=0, retry_of=None, forked_from=None, pruned_seq=0, schedule_id=None,
     )  # fmt: skip
 
 

@@ -10,10 +10,11 @@ import pytest
 
 from activities.poll_tool import NotYet, poll_once
 from activities.verdicts import Verdict, verdicts, without_words
-from perdure.contract import AgentDefinition, ToolCallBlock
+from perdure.content import ToolCallBlock
 from perdure.core.budget import Account
 from perdure.core.matching import fits
 from perdure.core.state import Json, Usage
+from perdure.definitions import AgentDefinition
 from perdure.store.rows import CallRow, RunRow, ToolCommit
 from perdure.tools import ToolTrouble
 from perdure.tools.builtin.polling import TRIES_MAX
@@ -50,6 +51,7 @@ def a_run(deadline_ms: int = 0, rules: list[Any] | None = None) -> RunRow:
         exact_tokens=None, exact_number=0, requested_by=None, input=[], output=None, error=None, usage=Usage(), turns=0,
         last_seq=0, last_progress_ms=0, recovering=False, workflow_started=True, deadline_ms=deadline_ms, created_ms=0,
         started_ms=None, completed_ms=None, parent_run_id=None, root_run_id="run_1", depth=0, labels={}, metadata={},
+        overrun=False, last_number=0, retry_of=None, forked_from=None, pruned_seq=0, schedule_id=None,
     )  # fmt: skip
 
 

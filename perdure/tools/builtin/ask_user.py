@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from perdure.contract import ToolDescription
 from perdure.core.policy import APPROVAL_EXPIRES_SECONDS
 from perdure.core.state import Json
+from perdure.definitions import ToolDescription
 from perdure.tools.function_tool import tool
 from perdure.tools.port import ToolCallContext, ToolTrouble
 from perdure.tools.questions import OPTIONS_MAX, QUESTIONS_MAX, Question, normal_questions, question_problems

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from perdure.contract import ToolDescription
 from perdure.core.state import Json
+from perdure.definitions import ToolDescription
 from perdure.tools.function_tool import AnyTool, tool
 from perdure.tools.port import ToolCallContext, ToolTrouble
 

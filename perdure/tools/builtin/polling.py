@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from perdure.contract import ToolDescription
 from perdure.core.state import Json
+from perdure.definitions import ToolDescription
 from perdure.tools.function_tool import tool as a_tool
 from perdure.tools.json_schema import BadSchema, Schema, schema_of
 from perdure.tools.moments import SECONDS_MAX, within_limits

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from perdure.contract import ToolDescription
 from perdure.core.state import Json, WaitsFor
+from perdure.definitions import ToolDescription
 from perdure.tools.arguments import canonical_json
 from perdure.tools.function_tool import tool
 from perdure.tools.moments import SECONDS_MAX, SECONDS_MIN, moment_ms, shown, within_limits
