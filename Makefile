@@ -11,6 +11,7 @@ PYTHON ?= python3
 PYTHON_RANGE := >=3.11,<3.15# the PostgreSQL wheel of the tests has no build for 3.15 yet
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+TEST_PROCESSES ?= 2
 TESTS ?=# make test TESTS=tests/core
 
 # A uv of the machine is used as it is; without one, a pinned uv is put into .uv, and nowhere else.
@@ -46,7 +47,7 @@ up: install
 	$(BIN)/perdure up
 
 test: install
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(TESTS)
 
 lint: install
 	$(BIN)/ruff check .
