@@ -11,8 +11,8 @@ import pytest
 
 import perdure.content
 import perdure.contract
-import perdure.definitions
 import perdure.core
+import perdure.definitions
 
 CORE = sorted(Path(perdure.core.__file__).parent.glob("**/*.py"))
 SHAPES = [Path(module.__file__) for module in (perdure.contract, perdure.content, perdure.definitions)]
@@ -129,8 +129,9 @@ def test_the_core_has_no_clock_no_chance_no_effect_and_no_memory(path: Path) -> 
     assert impurities(path.read_text()) == []
 
 
-def test_the_contract_needs_no_framework() -> None:
-    assert list(_imports(ast.parse(CONTRACT.read_text()))) == []
+@pytest.mark.parametrize("path", SHAPES, ids=lambda path: path.name)
+def test_the_contract_needs_no_framework(path: Path) -> None:
+    assert list(_imports(ast.parse(path.read_text()))) == []
 
 
 @pytest.mark.parametrize(
