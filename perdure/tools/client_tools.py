@@ -115,7 +115,7 @@ def client_tool_problems(
         elif name in names:
             found.append(Problem(f"{here}/name", "duplicate", f"two client tools are named {name!r}"))
         elif toolbox.get(name) is not None:
-            found.append(Problem(f"{here}/name", "name_taken", f"there is a tool {name!r} here already"))
+            found.append(Problem(f"{here}/name", "tool_exists", f"there is a tool {name!r} here already"))
         names.add(str(name))
         found += _own_problems(one, here)
     return found

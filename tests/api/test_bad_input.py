@@ -64,7 +64,7 @@ async def _all(service: Service) -> list[Any]:
         ({**INLINE, "input": "x", "metadata": {"a~/b": ["\0"]}}, 422, "validation_failed", "/metadata/a~0~1b/0"),
         ({**HELLO, "session_id": "ses_none"}, 404, "session_not_found", "/session_id"),
         ({**HELLO, "temperature": 1}, 422, "validation_failed", "/temperature"),
-        ({**HELLO, "start_at": "2027-01-01T00:00:00Z"}, 422, "validation_failed", "/start_at"),
+        ({**HELLO, "start_at": "2020-01-01T00:00:00Z"}, 422, "validation_failed", "/start_at"),
         ({**HELLO, "deadline": "2020-01-01T00:00:00Z"}, 422, "validation_failed", "/deadline"),
         ({**HELLO, "deadline": "2099-01-01T00:00:00Z"}, 422, "validation_failed", "/deadline"),
         ({**HELLO, "deadline": "2027-01-01T00:00:00"}, 422, "validation_failed", "/deadline"),

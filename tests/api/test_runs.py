@@ -75,7 +75,7 @@ async def test_the_limits_of_a_run_are_its_own_word_over_the_agents_over_the_ser
     own = {"calculator": {"max_calls": 2}}
     agent = {**AGENT, "limits": {"max_turns": 7, "max_tool_calls": 8, "tools": own}}
     run = await service.new_run(agent_inline=agent, limits={"max_turns": 3, "max_questions": 0})
-    rest = {"max_children": 50, "max_depth": 3, "tool_output_bytes_per_turn": None}
+    rest = {"max_children": 50, "max_depth": 3, "max_running_children": 50, "tool_output_bytes_per_turn": None}
     assert run["limits"] == {
         "max_turns": 3, "max_tool_calls": 8, "max_questions": 0, **rest,
         "tools": {"calculator": {"max_calls": 2, "on_exceed": "block"}},
