@@ -28,6 +28,33 @@ class Bare:
         return (workflow.time() - started) / turns
 
 
+@activity.defn
+async def busy(seconds: float) -> None:
+    """Waits as a model call does."""
+    await asyncio.sleep(seconds)
+
+
+@workflow.defn
+class BareChild:
+    """Two activities, of which one takes ``seconds``."""
+
+    @workflow.run
+    async def run(self, seconds: float) -> None:
+        await workflow.execute_activity(busy, seconds, start_to_close_timeout=timedelta(seconds=30))
+        await workflow.execute_activity(no_op, start_to_close_timeout=timedelta(seconds=30))
+
+
+@workflow.defn
+class BareParent:
+    """As many children side by side; returns the seconds until all of them have ended."""
+
+    @workflow.run
+    async def run(self, children: int, seconds: float) -> float:
+        started = workflow.time()
+        await asyncio.gather(*(workflow.execute_child_workflow(BareChild.run, seconds) for _ in range(children)))
+        return workflow.time() - started
+
+
 @workflow.defn
 class Nothing:
     """Ends at once."""
@@ -61,7 +88,10 @@ async def main(task_queue: str) -> None:
     from perdure.runs import connect
 
     async with Worker(
-        await connect(lazy=False), task_queue=task_queue, workflows=[Bare, Nothing, Listening], activities=[no_op]
+        await connect(lazy=False),
+        task_queue=task_queue,
+        workflows=[Bare, BareChild, BareParent, Nothing, Listening],
+        activities=[no_op, busy],
     ):
         print("worker ready", flush=True)
         await asyncio.Event().wait()
