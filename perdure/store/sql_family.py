@@ -63,9 +63,10 @@ _HELD = (
     .order_by(orders.c.number.desc())
     .limit(1)
 )
+_INPUT_SESSION = func.coalesce(runs.c.input_session_no, runs.c.session_no)  # a fork's input is the other run's
 _ABOVE = (
     select(runs.c.parent_run_id, runs.c.agent_id, messages.c.content)
-    .join(messages, and_(messages.c.session_no == runs.c.session_no, messages.c.number == runs.c.input_number))
+    .outerjoin(messages, and_(messages.c.session_no == _INPUT_SESSION, messages.c.number == runs.c.input_number))
     .where(runs.c.id == bindparam("run_id"))
 )
 _TO_BACKGROUND = (
@@ -294,7 +295,7 @@ def _is_cycle(run: RunTransaction, new: NewChild) -> bool:
     above: str | None = run.id
     while above is not None:
         row = run.connection.execute(_ABOVE, {"run_id": above}).one()
-        if row.agent_id == new.run.agent_id and load(row.content) == new.run.input:
+        if row.agent_id == new.run.agent_id and load(row.content or "null") == new.run.input:
             return True
         above = row.parent_run_id
     return False

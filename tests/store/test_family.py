@@ -15,7 +15,18 @@ from perdure.core.budget import Account, Amount, Ask, Budget
 from perdure.core.happenings import Order
 from perdure.core.state import TERMINAL, Failure, Json, Outcome, Usage
 from perdure.store.journal import Journal
-from perdure.store.rows import Awaits, FamilyCall, LedgerRow, ModelCommit, NewChild, NewMessage, NewRun, RunRow, Said
+from perdure.store.rows import (
+    Awaits,
+    FamilyCall,
+    LedgerRow,
+    ModelCommit,
+    NewChild,
+    NewMessage,
+    NewRun,
+    Origin,
+    RunRow,
+    Said,
+)
 from perdure.store.sql_family import TREE_RUNS_MAX
 from perdure.store.trouble import InvalidCursor, RunOver, SliceTooLarge
 from tests.store.conftest import Open
@@ -239,6 +250,23 @@ async def test_depth_fan_out_and_company_are_limited_in_words_a_model_can_mend(j
 async def test_an_agent_that_starts_itself_with_the_same_task_is_a_cycle(journal: Journal) -> None:
     stored = await journal.put_agent("default", AGENT)
     run = await parent_of(journal, "c1", "c2", agent_id=stored.id, agent_version=1, words="Dig")
+    again = child_of(run, task="Dig", agent_id=stored.id, agent_version=1)
+    assert failed(await journal.spawn_child(run.id, "c1", again)) == "agent_cycle"
+    await spawned(journal, run, "c2", task="Dig deeper", agent_id=stored.id, agent_version=1)
+
+
+async def test_a_fork_knows_the_task_that_it_has_from_another_run(journal: Journal) -> None:
+    stored = await journal.put_agent("default", AGENT)
+    first = await new_run(journal, "Dig")
+    await journal.commit_model(first.id, "model-1", await begin(journal, first.id), said("No."))
+    await journal.record(first.id, "finish", [], DONE)
+    run = await journal.create_run(
+        NewRun(
+            f"run_{ULID()}", AGENT, [], FAR, LIMITS, agent_id=stored.id, agent_version=1,
+            goes_on_from=Origin(first.id, 1, 2),
+        )
+    )  # fmt: skip
+    await ask_for(journal, run.id, "c1", "c2")
     again = child_of(run, task="Dig", agent_id=stored.id, agent_version=1)
     assert failed(await journal.spawn_child(run.id, "c1", again)) == "agent_cycle"
     await spawned(journal, run, "c2", task="Dig deeper", agent_id=stored.id, agent_version=1)
