@@ -169,3 +169,46 @@ def test_a_message_interrupts_and_a_run_is_steered(said: list[str]) -> None:
     assert '"delivery": "interrupt"' in text
     assert "cancelled" in text.splitlines()
     assert '"reason": "interrupted"' in text
+
+
+def test_a_sleeper_is_woken_by_hand_and_hears_of_the_event_it_waits_for(said: list[str]) -> None:
+    text = block(said, "scripted/nap")
+    timers, rest = documents_before(text, "fired")
+    assert [timer["reason"] for timer in timers[0]["data"]] == ["until the shop opens"]
+    assert '"delivered"' in rest or '"buffered"' in rest
+    assert rest.strip().splitlines()[-1].startswith("What came: ")
+    assert '"from":"Ada"' in rest.strip().splitlines()[-1].replace(" ", "")
+
+
+def test_a_schedule_is_made_looked_at_fired_by_hand_and_removed(said: list[str]) -> None:
+    text = block(said, "v1/schedules -H")
+    made, following, fired, invocations = documents(text.removesuffix("204").strip())
+    assert (made["name"], made["overlap"]) == ("nightly", "skip")
+    assert len(following["data"]) == 3
+    assert fired
+    assert [row["run_id"][:4] for row in invocations["data"]] == ["run_"]
+    assert text.endswith("204")
+
+
+def test_a_leader_has_three_others_at_work_under_one_budget(said: list[str]) -> None:
+    text = block(said, "scripted/lead")
+    words, brace, rest = text.partition("\n{")
+    tree, children, ledger = documents(brace.strip() + rest)
+    assert words.startswith("All three are back.")
+    assert [child["status"] for child in tree["children"]] == ["completed"] * 3
+    assert tree["total"]["runs"] == 4
+    assert {child["parent_run_id"] for child in children["data"]} == {tree["id"]}
+    assert [line["kind"] for line in ledger["data"]].count("reserved") >= 3
+
+
+def test_a_conversation_is_forked_exported_imported_and_erased(said: list[str]) -> None:
+    text = block(said, "sessions:import")
+    [imported] = documents(text.removesuffix("204").strip())
+    assert imported["id"].startswith("ses_")
+    assert text.endswith("204")
+
+
+def documents_before(text: str, word: str) -> tuple[list[dict[str, Any]], str]:
+    """The documents in front of a line, and everything after it."""
+    before, _, after = text.partition(f"\n{word}\n")
+    return documents(before.strip()), after
