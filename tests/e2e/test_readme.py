@@ -172,7 +172,7 @@ def test_a_message_interrupts_and_a_run_is_steered(said: list[str]) -> None:
 
 
 def test_a_sleeper_is_woken_by_hand_and_hears_of_the_event_it_waits_for(said: list[str]) -> None:
-    text = block(said, "scripted/nap")
+    text = block(said, "scripted/patient")
     timers, rest = documents_before(text, "fired")
     assert [timer["reason"] for timer in timers[0]["data"]] == ["until the shop opens"]
     assert '"delivered"' in rest or '"buffered"' in rest

@@ -168,8 +168,8 @@ def test_a_single_file_serves_as_well_as_a_folder(tmp_path: Path) -> None:
 
 def test_the_shipped_scripts_are_those_the_documentation_names() -> None:
     shipped = [
-        "ask-first", "crash-demo", "echo", "flaky", "hello", "lead", "letter", "long-run", "nap", "question", "refuse", "slow",
-        "spender", "tour",
+        "ask-first", "crash-demo", "echo", "flaky", "hello", "lead", "letter", "long-run", "patient",
+        "question", "refuse", "slow", "spender", "tour",
     ]  # fmt: skip
     assert script_names(None) == shipped
     assert all(read_scripts(path) for path in shipped_scripts().iterdir())
