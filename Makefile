@@ -68,6 +68,7 @@ sim: install
 campaign: install
 	$(BIN)/python -m tests.core.simulation --budget --seeds 2000
 	$(BIN)/python -m tests.e2e.budget_campaign --runs 100
+	$(BIN)/python -m tests.e2e.family_campaign --seeds 20 --tree 5x5x5
 
 # A requirements file and not uv.lock: the latter names the registry it was resolved from (docs/WHY.md).
 lock: $(filter .uv/bin/uv,$(UV))

@@ -1,5 +1,6 @@
-"""``make bench-time``: how punctually timers wake runs, and what a sleeping run costs. ``--timers`` and ``--sleepers``
-make it smaller; figures go to standard output, and as JSON to ``--json``.
+"""``make bench-time``: how punctually timers wake runs, what a sleeping run costs, what it costs to lead fifty others,
+and one run of ten thousand turns. ``--quick`` is a small version without the long run; figures go to standard output,
+and as JSON to ``--json``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from typing import Any
 import psutil
 
 from bench.bed import Bed
+from bench.family import fan_out
 from bench.figures import Figure
+from bench.long_run import long_run
 
 SPREAD_SECONDS = 60
 AT_ONCE = 16  # clients that post side by side
@@ -106,30 +109,45 @@ def _shown(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1_000, UTC).isoformat(timespec="milliseconds")
 
 
-async def measure(bed: Bed, timers: int, sleepers: int) -> dict[str, Any]:
+async def punctual_and_cheap(bed: Bed, timers: int, sleepers: int) -> dict[str, Any]:
     return {"wake_accuracy": await wake_accuracy(bed, timers), "sleeping": await sleeping(bed, sleepers)}
 
 
 def rows(found: dict[str, Any]) -> list[tuple[str, float, float, str]]:
     """(figure, measured, at most, unit)."""
-    wakes, sleeps = found["wake_accuracy"], found["sleeping"]
-    return [
+    wakes, sleeps, family = found["wake_accuracy"], found["sleeping"], found["family"]
+    shown = [
         (f"{wakes['timers']} timers over a minute: late, p50", wakes["p50_ms"], 50, "ms"),
         ("  late, p99", wakes["p99_ms"], 500, "ms"),
         (f"{sleeps['sleepers']} sleeping runs: growth of the worker", sleeps["worker_grown_mb"], 150, "MB"),
         ("  disk of each, journal and history", sleeps["disk_kb_each"], 12, "KB"),
+        ("parent with 50 children ÷ 50 bare children, idle", family["idle"]["ratio"], 1.5, "×"),
+        ("  each with two seconds of work", family["working"]["ratio"], 1.5, "×"),
     ]
+    if long := found.get("long_run"):
+        memory = [sample["worker_mb"] for sample in long["samples"]]
+        shown += [
+            (f"a run of {long['turns']} turns: growth of the worker", max(memory) - memory[1], 50, "MB"),
+            ("  taken up cold, slowest of three places", max(at["cold_resume_s"] for at in long["resumes"]), 1, "s"),
+        ]
+    return shown
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.time", description=__doc__)
-    parser.add_argument("--timers", type=int, default=1_000)
-    parser.add_argument("--sleepers", type=int, default=10_000)
+    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
+    quick = options.quick
     evicting = {"PERDURE_WORKER__MAX_CACHED_WORKFLOWS": str(CACHED)}
-    with tempfile.TemporaryDirectory() as folder, Bed(Path(folder) / "home", env=evicting) as bed:
-        found = asyncio.run(measure(bed, options.timers, options.sleepers))
+    with tempfile.TemporaryDirectory() as folder:
+        with Bed(Path(folder) / "evicting", env=evicting) as bed:
+            found = asyncio.run(punctual_and_cheap(bed, 100 if quick else 1_000, 500 if quick else 10_000))
+        with Bed(Path(folder) / "family") as bed:
+            found["family"] = asyncio.run(fan_out(bed, 3 if quick else 9))
+        if not quick:
+            with Bed(Path(folder) / "long") as bed:
+                found["long_run"] = asyncio.run(long_run(bed, 10_000))
     found["machine"] = {"cpus": os.cpu_count(), "load": os.getloadavg()}
     missed = 0
     print(f"{'figure':62} {'measured':>10} {'at most':>10}")
