@@ -121,7 +121,7 @@ class WorkerSettings(_Table):
 
     heartbeat_timeout_seconds: float = Field(default=2.5, ge=1)  # a lost worker is noticed after this
     heartbeat_every_seconds: float = Field(default=0.75, gt=0)  # also how late a cancelled activity hears of it
-    sticky_timeout_seconds: float = Field(default=1.0, gt=0)  # a dead worker's cached runs wait this long
+    sticky_timeout_seconds: float = Field(default=0.5, gt=0)  # a dead worker's cached runs wait this long
     graceful_stop_seconds: float = Field(default=30, ge=0)
     max_cached_workflows: int = Field(default=1_000, ge=1)  # about 130 KiB each
     model_timeout_seconds: float = Field(default=600, ge=1)  # one attempt of a model call
