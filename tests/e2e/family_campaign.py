@@ -25,7 +25,12 @@ from tests.e2e.stack import TERMINAL, Stack
 TOOLS = ["calculator", "spawn_agent"]
 SECONDS_MAX = 600.0  # of one tree
 TREES = {"3x3": "tree-root", "5x5": "tree-root-5", "5x5x5": "tree-root-555"}
-BUDGETS = ("2.00", "0.30", "0.12", "0.07")  # ample, enough for most, too little for some
+BUDGETS = {  # ample, enough for most, too little for some
+    "3x3": ("2.00", "0.30", "0.12", "0.07"),
+    "5x5": ("5.00", "1.00", "0.50", "0.20"),
+    "5x5x5": ("30.00", "10.00", "3.00", "1.00"),
+}
+OUTPUT_TOKENS = 400  # of each answer: a lost attempt is assumed to have cost so much, and shall not eat up a budget
 
 
 @dataclass
@@ -41,15 +46,21 @@ class Found:
     violations: list[str] = field(default_factory=list)
 
 
-def play(stack: Stack, chance: Random, trees: int, script: str = "tree-root") -> Found:
+def play(stack: Stack, chance: Random, trees: int, tree: str = "3x3") -> Found:
     """One tree after another; one of two workers is killed every second or two."""
     found = Found()
     for name in ("worker-a", "worker-b"):
         if not stack.alive(name):
             stack.spawn(name, "-m", "worker")
     for _ in range(trees):
-        budget = {"max_cost_usd": chance.choice(BUDGETS)}
-        root = stack.post_run(f"scripted/{script}", TOOLS, budget=budget)["id"]
+        agent = {
+            "model": f"scripted/{TREES[tree]}",
+            "instructions": "Do as scripted.",
+            "tools": TOOLS,
+            "model_settings": {"max_output_tokens": OUTPUT_TOKENS},
+        }
+        budget = {"max_cost_usd": chance.choice(BUDGETS[tree])}
+        root = stack.post_run("", agent_inline=agent, budget=budget)["id"]
         began = time.monotonic()
         _kill_until(stack, chance, found, lambda root=root: stack.run(root)["status"] in TERMINAL)  # type: ignore[misc]
         found.seconds += time.monotonic() - began
@@ -121,7 +132,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--tree", choices=TREES, default="3x3")
     given = parser.parse_args(arguments)
-    script = TREES[given.tree]
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         temporal = start_dev_server(Path(folder) / "temporal.db")
@@ -129,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             stack.start(worker=False)
             for seed in range(given.first, given.first + given.seeds):
-                found = play(stack, Random(seed), 1, script)
+                found = play(stack, Random(seed), 1, given.tree)
                 failed += bool(found.violations)
                 print(
                     f"seed {seed}: {found.runs} runs, {found.kills} kills, {found.assumed} assumed, "
