@@ -17,6 +17,7 @@ from perdure.core.happenings import AskSettled, Order
 from perdure.core.numbers import Numbers
 from perdure.core.state import Failure, Json, OutboxEvent, Outcome, RunStatus
 from perdure.definitions import AgentDefinition, LimitsDefinition
+from perdure.store.board_rows import Board, BoardChange
 from perdure.store.rows import (
     Aftermath,
     AgentRow,
@@ -455,8 +456,10 @@ class Journal(Protocol):
 
     # Money -----------------------------------------------------------------------------------------
 
-    async def read_ledger(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[LedgerRow]:
-        """By entry."""
+    async def read_ledger(
+        self, run_id: str, *, after: int = 0, limit: int | None = None, descending: bool = False
+    ) -> list[LedgerRow]:
+        """By entry, those after the entry ``after`` in that order; 0 is before the first."""
         ...
 
     async def usage_by(
@@ -660,6 +663,27 @@ class Journal(Protocol):
 
     async def give_family_order(self, run_id: str, order: Order) -> list[str]:
         """As ``give_order``: who got it, the run first."""
+        ...
+
+    # Blackboards: one for each tree of runs. A call changes it once, however often it is carried out; what it has
+    # changed is returned then. RunOver.
+
+    async def read_board(self, run_id: str) -> Board:
+        """That of the run's tree. NotFound (run)."""
+        ...
+
+    async def post_entry(self, run_id: str, call_id: str, text: str, topic: str | None) -> BoardChange:
+        """board.posted. BoardFull."""
+        ...
+
+    async def update_entry(
+        self, run_id: str, call_id: str, entry_id: str, text: str, version: int | None
+    ) -> BoardChange:
+        """board.updated; only at this ``version``, when it is given. NotFound (entry), StaleEntry."""
+        ...
+
+    async def remove_entry(self, run_id: str, call_id: str, entry_id: str, version: int | None) -> BoardChange:
+        """board.removed. NotFound (entry), StaleEntry."""
         ...
 
     async def list_family(self, run_id: str, *, limit: int) -> list[RunRow]:
