@@ -69,6 +69,7 @@ from perdure.store.board_rows import BoardChange
 from perdure.store.json_text import dump
 from perdure.store.rows import CallRow, ModelCommit, NewEvent, Origin, RulingShown, ToolCommit
 
+CHILD_EVENTS = ("child/started", "child/ended")  # after a call's id: the keys of what a parent is told
 DELTAS = ("text.delta", "reasoning.delta", "tool_args.delta")
 PREVIEW_CHARACTERS_MAX = 200  # enough to recognise it in a list; the whole is one request away
 

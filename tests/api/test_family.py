@@ -29,7 +29,8 @@ async def child(service: Service, run_id: str, call_id: str, **more: Any) -> Run
     deadline_ms = int(time.time() * 1_000) + 3_600_000
     new = NewRun(f"run_{ULID()}", run.definition, [{"type": "text", "text": "Look it up"}], deadline_ms, run.limits)
     wanted = more.pop("wanted", Budget())
-    made = NewChild(new, wanted, Ask(100, 300, lambda tokens, output: tokens + output), more.pop("background", True))
+    first = Ask(100, 300, lambda tokens, output: tokens + output)
+    made = NewChild(new, wanted, first, more.pop("background", True), more.pop("detached", False))
     done = await service.journal.spawn_child(run_id, call_id, made)
     assert done.child is not None, done.call.error
     service.runs.open.add(done.child.id)
