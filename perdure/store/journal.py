@@ -131,10 +131,11 @@ class Journal(Protocol):
         ...
 
     async def delete_session(self, project_id: str, session_id: str) -> list[str]:
-        """Erase what was said in a session and what its runs were about; their rows stay without content, and
-        the session as a tombstone. Messages that a fork inherits stay until it is deleted, too; blobs that nothing
-        refers to any more are removed when nobody has put them lately. The ids of its runs; none when it was
-        deleted before. NotFound, SessionBusy."""
+        """Erase what was said in a session and in those of all runs below its runs, what these runs were about, and
+        their blackboards; their rows stay without content, the sessions as tombstones. Runs above that stay quote
+        nothing of it in their events. Messages that a fork inherits stay until it is deleted, too; blobs that nothing
+        refers to any more are removed when nobody has put them lately. The ids of all of these runs; none when it was
+        deleted before. NotFound; SessionBusy when any of the sessions is."""
         ...
 
     async def prune(
@@ -146,7 +147,8 @@ class Journal(Protocol):
         limit: int,
     ) -> tuple[Pruned, list[str]]:
         """Remove the live text (events.pruned stands in its place), all events but the last, of runs that ended
-        before; delete sessions without a run to which nothing was added since; remove blobs that nothing refers to.
+        before; delete sessions without a run to which nothing was added since, nor to any below (a child's session
+        goes with its root's); remove blobs that nothing refers to.
         At most ``limit`` of each. Also the ids of the runs of the deleted sessions."""
         ...
 

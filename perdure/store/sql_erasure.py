@@ -1,4 +1,5 @@
-"""Erasure: a deleted session keeps its row and its runs' numbers, and loses everything that was said.
+"""Erasure: a deleted session keeps its row and its runs' numbers, and loses everything that was said. So do the
+sessions of the runs below its own (``sql_family_erasure.py``).
 
 Messages that a fork still inherits stay until the last such fork is deleted, too. Blobs go when no message refers
 to them any more, and nobody has put them lately: an answer that was not committed yet may be about to refer to one.
