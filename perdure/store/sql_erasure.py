@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, Table, and_, delete, func, or_, select, update
+from sqlalchemy import Connection, Select, Table, and_, delete, func, or_, select, update
 
 from perdure.store.blobs import remove_blob
 from perdure.store.json_text import dump, load
-from perdure.store.rows import SessionRow
+from perdure.store.rows import MANY_DECISIONS, SessionRow
 from perdure.store.run_transaction import now_ms
 from perdure.store.schema import (
     asks,
@@ -23,7 +23,6 @@ from perdure.store.schema import (
     blobs,
     calls,
     events,
-    idempotency_keys,
     inbox,
     messages,
     orders,
@@ -33,6 +32,7 @@ from perdure.store.schema import (
     sessions,
     signals,
 )
+from perdure.store.schema import idempotency_keys as keys
 from perdure.store.sql_family_erasure import hush_others, parts, take_family
 from perdure.store.sql_forks import take_session
 from perdure.store.sql_retention import EVENTS_PRUNED
@@ -58,10 +58,9 @@ def delete_session(connection: Connection, project_id: str, session_id: str) -> 
     ]  # fmt: skip
     hush_others(connection, numbers, run_ids)
     kept_beside: list[str] = []
-    for each in family:
-        kept_beside += _erase_runs(connection, each)
     older: set[int] = set()
     for some in parts(numbers):
+        kept_beside += _erase_runs(connection, some)
         of_these = session_parts.c.session_no.in_(some)
         older.update(connection.execute(select(session_parts.c.source_no).where(of_these).distinct()).scalars())
         connection.execute(delete(session_parts).where(of_these))
@@ -77,14 +76,13 @@ def _ids_of(session_nos: Sequence[int]) -> Select[Any]:
     return select(runs.c.id).where(runs.c.session_no.in_(session_nos)).order_by(runs.c.no)
 
 
-def _erase_runs(connection: Connection, session: RowMapping) -> list[str]:
-    """The blobs that stood for large outputs of its runs."""
-    no: int = session["no"]
-    of_session = select(runs.c.no).where(runs.c.session_no == no)
-    _forget_replies(connection, session["id"], list(connection.execute(_ids_of([no])).scalars()), of_session)
-    said = connection.execute(select(runs.c.said).where(runs.c.session_no == no, runs.c.said.is_not(None))).scalars()
+def _erase_runs(connection: Connection, session_nos: Sequence[int]) -> list[str]:
+    """The blobs that stood for large outputs of their runs."""
+    of_these = runs.c.session_no.in_(session_nos)
+    _forget_replies(connection, session_nos, select(runs.c.no).where(of_these))
+    said = connection.execute(select(runs.c.said).where(of_these, runs.c.said.is_not(None))).scalars()
     kept_beside = [load(text)["blob"] for text in said]
-    _blank_runs(connection, no, of_session)
+    _blank_runs(connection, session_nos, select(runs.c.no).where(of_these))
     return kept_beside
 
 
@@ -113,22 +111,31 @@ def _erase_unshared(connection: Connection, session_no: int) -> None:
     _orphan(connection, lost)
 
 
-def _forget_replies(connection: Connection, session_id: str, run_ids: Sequence[str], of_session: Select[Any]) -> None:
-    """First replies to idempotency keys hold what was said."""
-    said = connection.execute(select(inbox.c.message_id).where(inbox.c.run_no.in_(of_session))).scalars()
-    for some in parts([session_id, *run_ids, *said]):
-        connection.execute(delete(idempotency_keys).where(idempotency_keys.c.object_id.in_(some)))
+def _forget_replies(connection: Connection, session_nos: Sequence[int], of_these: Select[Any]) -> None:
+    """First replies to idempotency keys hold what was said, asked and decided."""
+    about = keys.c.object_id
+    for ids in (
+        select(sessions.c.id).where(sessions.c.no.in_(session_nos)),
+        select(runs.c.id).where(runs.c.no.in_(of_these)),
+        select(inbox.c.message_id).where(inbox.c.run_no.in_(of_these)),
+        select(asks.c.id).where(asks.c.run_no.in_(of_these)),
+        select(calls.c.key).where(calls.c.run_no.in_(of_these), calls.c.kind == "tool"),
+    ):
+        connection.execute(delete(keys).where(about.in_(ids)))
+    # A reply about many decisions does not say whose they are. Decided again, they come out the same.
+    asked = select(asks.c.no).where(asks.c.run_no.in_(of_these)).exists()
+    connection.execute(delete(keys).where(about == MANY_DECISIONS, keys.c.status.is_not(None), asked))
 
 
-def _blank_runs(connection: Connection, session_no: int, of_session: Select[Any]) -> None:
+def _blank_runs(connection: Connection, session_nos: Sequence[int], of_these: Select[Any]) -> None:
     """That they were, how they ended and what they cost stays; what they were about goes."""
 
     def blank(table: Table, **columns: Any) -> None:
-        connection.execute(update(table).where(table.c.run_no.in_(of_session)).values(columns))
+        connection.execute(update(table).where(table.c.run_no.in_(of_these)).values(columns))
 
     connection.execute(
         delete(events).where(
-            events.c.run_no.in_(of_session),
+            events.c.run_no.in_(of_these),
             events.c.seq < select(runs.c.last_seq).where(runs.c.no == events.c.run_no).scalar_subquery(),
         )
     )
@@ -137,9 +144,9 @@ def _blank_runs(connection: Connection, session_no: int, of_session: Select[Any]
     blank(inbox, content="[]")
     blank(orders, body=None)
     blank(asks, questions=None, answers=None, message=None, reason="", args_sha256="")
-    connection.execute(delete(signals).where(signals.c.run_no.in_(of_session)))
-    connection.execute(delete(run_labels).where(run_labels.c.run_no.in_(of_session)))
-    for row in connection.execute(select(runs).where(runs.c.session_no == session_no)).mappings().all():
+    connection.execute(delete(signals).where(signals.c.run_no.in_(of_these)))
+    connection.execute(delete(run_labels).where(run_labels.c.run_no.in_(of_these)))
+    for row in connection.execute(select(runs).where(runs.c.session_no.in_(session_nos))).mappings().all():
         definition = {**load(row["definition"]), "instructions": "", "client_tools": []}
         for policy in ("policy", "run_policy", "further_policies"):
             definition.pop(policy, None)

@@ -221,11 +221,28 @@ async def test_a_deleted_session_says_nothing_any_more(service: Service, tmp_pat
 
 
 async def test_a_deleted_session_takes_along_what_its_sub_agents_said(service: Service, tmp_path: Path) -> None:
-    run_id, (call,) = await leader(service)
+    policy = {"rules": [{"tool": "calculator", "action": "ask"}]}
+    run_id, (call,) = await leader(service, policy=policy)
     one = await child(service, run_id, call)
     session = f"/v1/sessions/{(await service.get(f'/v1/runs/{run_id}')).json()['session_id']}"
-    (asked,) = await service.asked(one.id, ("calculator", {"expression": "secret"}), text="the secret is out")
-    await service.used_tool(one.id, asked, "secret result", whole=b"secret " * 20_000)
+    asked, _ = await service.asked(
+        one.id,
+        ("calculator", {"expression": "secret"}),
+        ("ask_user", {"questions": [{"id": "q", "question": "secret?"}]}),
+        text="the secret is out",
+    )
+    approval, question = await service.pending(one.id)
+    decisions = {"decisions": [{"id": approval["id"], "decision": "approve"}]}
+    assert (await service.post("/v1/approvals:decide", decisions, **{"idempotency-key": "d"})).status_code == 200
+    answers = {"answers": {"q": "secret!"}}
+    path = f"/v1/questions/{question['id']}/answer"
+    assert (await service.post(path, answers, **{"idempotency-key": "q"})).status_code == 200
+    path = f"/v1/runs/{one.id}/messages"
+    assert (await service.post(path, {"content": "secret"}, **{"idempotency-key": "m"})).status_code == 202
+    path = f"/v1/runs/{one.id}/calls/{asked}/result"
+    assert (await service.post(path, {"output": "secret"}, **{"idempotency-key": "c"})).status_code == 200
+    (again,) = await service.asked(one.id, ("calculator", {"expression": "more secret"}), turn=2)
+    await service.used_tool(one.id, again, "secret result", whole=b"secret " * 20_000)
     await service.journal.post_entry(one.id, "p1", "secret entry", "secret topic")
     await service.journal.post_entry(run_id, "p2", "the secret is known", None)
     await service.finished(run_id)  # and so its child ends
@@ -244,7 +261,7 @@ async def test_a_deleted_session_takes_along_what_its_sub_agents_said(service: S
         assert (await service.get(f"/v1/runs/{id_}/messages")).json()["data"] == []
     tree = (await service.get(f"/v1/runs/{run_id}/tree")).json()
     assert (tree["goal"], [node["goal"] for node in tree["children"]]) == ("", [""])
-    assert (tree["total"]["runs"], tree["total"]["usage"]["cost_usd"]) == (2, "0.005")
+    assert (tree["total"]["runs"], tree["total"]["usage"]["cost_usd"]) == (2, "0.0075")
     gone = await service.get(f"/v1/sessions/{one.session_id}/messages")
     assert (gone.status_code, gone.json()["code"]) == (410, "session_deleted")
 
