@@ -15,6 +15,7 @@ from pathlib import Path
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
+from activities.boards import TreeBoard
 from activities.lifeline import (
     FaultHook,
     benign,
@@ -171,6 +172,7 @@ class ToolCaller:
             workspace=self.workspaces / order.run_id,
             blobs=self.transcripts.blobs(run.session_id),
             schedules=self.schedules.of(run),
+            board=TreeBoard(self.journal, run.id),
         )
         async with asyncio.timeout(timeout_seconds):
             return await tool.run(arguments, context)

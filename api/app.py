@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from api import (
     agents,
     approvals,
+    board,
     calls,
     catalog,
     events,
@@ -90,8 +91,8 @@ def create_app(
     )
     app.state.stopping = stopping
     for module in (
-        runs, schedules, forks, family, steering, inbox, timers, signals, calls, events, ledger, approvals, questions,
-        sessions, session_transfer, pruning, agents, policy, catalog, health,
+        runs, schedules, forks, family, board, steering, inbox, timers, signals, calls, events, ledger, approvals,
+        questions, sessions, session_transfer, pruning, agents, policy, catalog, health,
     ):  # fmt: skip
         app.include_router(module.router)
     install(app)

@@ -21,7 +21,7 @@ from api.people_replies import ApprovalOut, DecidedOut
 from api.problems import declared, problem_document, problem_of
 from api.reply import ListReply
 from api.times import Object
-from perdure.store.rows import AskRow, Page
+from perdure.store.rows import MANY_DECISIONS, AskRow, Page
 
 ApprovalStatus = Literal["open", "approved", "denied", "responded", "expired", "cancelled"]
 
@@ -124,7 +124,7 @@ async def decide_approvals(request: Strict, given: Given, body: DecideMany, acto
         ]
         return list_reply(decided, None)
 
-    reply, _ = await once(request, given.assembly.journal, "decisions", act)
+    reply, _ = await once(request, given.assembly.journal, MANY_DECISIONS, act)
     return reply
 
 

@@ -20,6 +20,7 @@ EventType = Literal[
     "inbox.accepted", "inbox.applied", "inbox.returned", "signal.received",
     "timer.started", "timer.fired", "timer.cancelled",
     "child.started", "child.completed", "child.failed",
+    "board.posted", "board.updated", "board.removed",
     "budget.warning", "budget.reached", "budget.overrun", "usage.updated",
     "context.folded", "artifact.created", "todo.updated", "log",
     "events.pruned",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
@@ -29,13 +29,19 @@ router = APIRouter(route_class=JsonRoute)
     response_model=None,
     responses={
         **declared("run_not_found", "invalid_cursor"),
-        200: {"model": ListReply[LedgerEntryOut], "description": "A page of entries, in their order"},
+        200: {"model": ListReply[LedgerEntryOut], "description": "A page of entries, the oldest or the newest first"},
     },
 )
-async def list_ledger(given: Given, run_id: str, limit: Limit = PAGE_DEFAULT, after: After = None) -> Response:
+async def list_ledger(
+    given: Given,
+    run_id: str,
+    limit: Limit = PAGE_DEFAULT,
+    order: Annotated[Literal["asc", "desc"], Query(description="By entry.")] = "asc",
+    after: After = None,
+) -> Response:
     journal = given.assembly.journal
     await journal.get_run(run_id, PROJECT)
-    rows = await journal.read_ledger(run_id, after=number_cursor(after), limit=limit + 1)
+    rows = await journal.read_ledger(run_id, after=number_cursor(after), limit=limit + 1, descending=order == "desc")
     cursor = str(rows[limit - 1].entry) if len(rows) > limit else None
     return list_reply([ledger_entry(run_id, row) for row in rows[:limit]], cursor)
 

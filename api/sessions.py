@@ -132,7 +132,7 @@ async def fork_session(request: Strict, given: Given, session_id: str, body: For
     response_model=None,
     responses={
         **declared("session_not_found", "session_busy"),
-        204: {"description": "What was said is erased. A tombstone stays; its runs keep their numbers only"},
+        204: {"description": "What was said is erased, by sub-agents, too. Tombstones stay; runs keep their numbers"},
     },
 )
 async def delete_session(given: Given, session_id: str) -> Response:

@@ -9,6 +9,10 @@ from perdure.core.policy import OnExpiry, PolicyAction
 from perdure.core.spec import AnsweredBy, Effect, Limits, OnExceed, OnLimit
 from perdure.core.state import Json
 
+BOARD_ENTRIES_MAX = 60  # of a tree's blackboard: a reader is shown all of them at once
+BOARD_TEXT_CHARACTERS_MAX = 2_000
+BOARD_TOPIC_CHARACTERS_MAX = 64
+
 
 class ModelSettings(TypedDict, total=False):
     temperature: float

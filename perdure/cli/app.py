@@ -121,6 +121,15 @@ def tree(run: Run = "last", json: Json = False, api_url: ApiUrl = None, home: Ho
 
 
 @app.command()
+def board(run: Run = "last", json: Json = False, api_url: ApiUrl = None, home: Home = None) -> None:
+    """Show what the agents of a run's tree have written on the board that they share."""
+    from perdure.cli.board import show_board
+    from perdure.cli.client import Where
+
+    raise typer.Exit(show_board(run, as_json=json, where=Where(api_url, home)))
+
+
+@app.command()
 def cancel(
     run: Run,
     force: Annotated[bool, typer.Option("--force", help="Now, without waiting for a worker.")] = False,

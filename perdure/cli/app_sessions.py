@@ -84,7 +84,7 @@ def delete(
     api_url: ApiUrl = None,
     home: Home = None,
 ) -> None:
-    """Erase a conversation: its messages, the events of its runs, their files."""
+    """Erase a conversation: its messages, the events of its runs, their files; those of its sub-agents, too."""
     from perdure.cli.client import Where
     from perdure.cli.sessions import delete_session
 

@@ -40,6 +40,7 @@ signal.received     signal_id, name, urgency, disposition: delivered | interrupt
 child.started       run_id, agent, model, goal (preview), depth, background, detached, budget (its slice, or null)
 child.completed     run_id, agent, status: completed | incomplete, stop_reason, preview, usage
 child.failed        run_id, agent, status: failed | cancelled | expired, code, message, usage
+board.posted        entry_id, number, version, revision, topic?, preview; board.updated and board.removed alike
 inbox.accepted      delivery
 inbox.applied       number
 inbox.returned      reason: withdrawn | replaced | run_ended
@@ -58,14 +59,17 @@ max_tokens or max_output_tokens. A preview has at most 200 characters. Events ab
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from perdure.content import Block, ToolCallBlock
 from perdure.core.budget import WARNING_PERCENT, Amount, Budget
 from perdure.core.happenings import CallAsked
 from perdure.core.state import Failure, Json, OutboxEvent, Outcome, Usage
+from perdure.store.board_rows import BoardChange
 from perdure.store.json_text import dump
 from perdure.store.rows import CallRow, ModelCommit, NewEvent, Origin, RulingShown, ToolCommit
 
+CHILD_EVENTS = ("child/started", "child/ended")  # after a call's id: the keys of what a parent is told
 DELTAS = ("text.delta", "reasoning.delta", "tool_args.delta")
 PREVIEW_CHARACTERS_MAX = 200  # enough to recognise it in a list; the whole is one request away
 
@@ -330,6 +334,18 @@ def child_ended(call_id: str, child_id: str, agent: str, outcome: Outcome, text:
         data["message"] = preview(outcome.failure.message if outcome.failure else outcome.stop_reason)
     data["usage"] = usage_data(usage)
     return NewEvent(f"child.{'completed' if good else 'failed'}", data, f"{call_id}/child/ended", call_id=call_id)
+
+
+def board_key(call_id: str) -> str:
+    """A call changes a blackboard once: by its event it is known."""
+    return f"{call_id}/board"
+
+
+def board_changed(verb: str, call_id: str, change: BoardChange, text: str, topic: str | None) -> NewEvent:
+    data: dict[str, Json] = {**asdict(change), "preview": preview(text)}
+    if topic is not None:
+        data["topic"] = topic
+    return NewEvent(f"board.{verb}", data, board_key(call_id), call_id=call_id)
 
 
 def inbox_accepted(message_id: str, delivery: str) -> NewEvent:

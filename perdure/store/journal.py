@@ -17,6 +17,7 @@ from perdure.core.happenings import AskSettled, Order
 from perdure.core.numbers import Numbers
 from perdure.core.state import Failure, Json, OutboxEvent, Outcome, RunStatus
 from perdure.definitions import AgentDefinition, LimitsDefinition
+from perdure.store.board_rows import Board, BoardChange
 from perdure.store.rows import (
     Aftermath,
     AgentRow,
@@ -130,10 +131,11 @@ class Journal(Protocol):
         ...
 
     async def delete_session(self, project_id: str, session_id: str) -> list[str]:
-        """Erase what was said in a session and what its runs were about; their rows stay without content, and
-        the session as a tombstone. Messages that a fork inherits stay until it is deleted, too; blobs that nothing
-        refers to any more are removed when nobody has put them lately. The ids of its runs; none when it was
-        deleted before. NotFound, SessionBusy."""
+        """Erase what was said in a session and in those of all runs below its runs, what these runs were about, and
+        their blackboards; their rows stay without content, the sessions as tombstones. Runs above that stay quote
+        nothing of it in their events. Messages that a fork inherits stay until it is deleted, too; blobs that nothing
+        refers to any more are removed when nobody has put them lately. The ids of all of these runs; none when it was
+        deleted before. NotFound; SessionBusy when any of the sessions is."""
         ...
 
     async def prune(
@@ -145,7 +147,8 @@ class Journal(Protocol):
         limit: int,
     ) -> tuple[Pruned, list[str]]:
         """Remove the live text (events.pruned stands in its place), all events but the last, of runs that ended
-        before; delete sessions without a run to which nothing was added since; remove blobs that nothing refers to.
+        before; delete sessions without a run to which nothing was added since, nor to any below (a child's session
+        goes with its root's); remove blobs that nothing refers to.
         At most ``limit`` of each. Also the ids of the runs of the deleted sessions."""
         ...
 
@@ -455,8 +458,10 @@ class Journal(Protocol):
 
     # Money -----------------------------------------------------------------------------------------
 
-    async def read_ledger(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[LedgerRow]:
-        """By entry."""
+    async def read_ledger(
+        self, run_id: str, *, after: int = 0, limit: int | None = None, descending: bool = False
+    ) -> list[LedgerRow]:
+        """By entry, those after the entry ``after`` in that order; 0 is before the first."""
         ...
 
     async def usage_by(
@@ -660,6 +665,27 @@ class Journal(Protocol):
 
     async def give_family_order(self, run_id: str, order: Order) -> list[str]:
         """As ``give_order``: who got it, the run first."""
+        ...
+
+    # Blackboards: one for each tree of runs. A call changes it once, however often it is carried out; what it has
+    # changed is returned then. RunOver.
+
+    async def read_board(self, run_id: str) -> Board:
+        """That of the run's tree. NotFound (run)."""
+        ...
+
+    async def post_entry(self, run_id: str, call_id: str, text: str, topic: str | None) -> BoardChange:
+        """board.posted. BoardFull."""
+        ...
+
+    async def update_entry(
+        self, run_id: str, call_id: str, entry_id: str, text: str, version: int | None
+    ) -> BoardChange:
+        """board.updated; only at this ``version``, when it is given. NotFound (entry), StaleEntry."""
+        ...
+
+    async def remove_entry(self, run_id: str, call_id: str, entry_id: str, version: int | None) -> BoardChange:
+        """board.removed. NotFound (entry), StaleEntry."""
         ...
 
     async def list_family(self, run_id: str, *, limit: int) -> list[RunRow]:

@@ -19,6 +19,7 @@ from perdure.definitions import AgentDefinition, LimitsDefinition
 Row = TypeVar("Row")
 SIGNALS_BUFFERED_MAX = 64  # of one run: they wait for somebody who may never wait for them
 SIGNAL_KEPT_MS = 86_400_000  # a day: who has not waited for a signal until then does not want to hear of it
+MANY_DECISIONS = "decisions"  # the object id of idempotent replies about many decisions at once
 INBOX_WAITING_MAX = 10_000  # messages that wait in one run: all of them go into the transcript at once
 
 

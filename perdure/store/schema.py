@@ -360,6 +360,33 @@ Index(
     sqlite_where=text("unpriced IS NOT NULL"), postgresql_where=text("unpriced IS NOT NULL"),
 )  # fmt: skip
 
+boards = Table(  # what a tree of runs has written on its blackboard is counted here, and never goes back
+    "boards",
+    metadata,
+    Column("root_no", BigInteger, ForeignKey("runs.no"), primary_key=True, autoincrement=False),
+    Column("last_number", Integer, nullable=False),  # entries were posted so many
+    Column("revision", Integer, nullable=False),  # changes were made so many
+)
+
+board_entries = Table(
+    "board_entries",
+    metadata,
+    Column("root_no", BigInteger, ForeignKey("runs.no"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("id", Text, nullable=False, unique=True),
+    Column("version", Integer, nullable=False),
+    Column("revision", Integer, nullable=False),  # of the board, when it was changed last
+    Column("topic", Text),
+    Column("text", Text, nullable=False),
+    Column("posted_run_id", Text, nullable=False),
+    Column("posted_agent", Text, nullable=False),
+    Column("posted_ms", BigInteger, nullable=False),
+    Column("changed_run_id", Text, nullable=False),
+    Column("changed_agent", Text, nullable=False),
+    Column("changed_ms", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 schedules = Table(
     "schedules",
     metadata,

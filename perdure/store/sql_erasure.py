@@ -1,4 +1,5 @@
-"""Erasure: a deleted session keeps its row and its runs' numbers, and loses everything that was said.
+"""Erasure: a deleted session keeps its row and its runs' numbers, and loses everything that was said. So do the
+sessions of the runs below its own (``sql_family_erasure.py``).
 
 Messages that a fork still inherits stay until the last such fork is deleted, too. Blobs go when no message refers
 to them any more, and nobody has put them lately: an answer that was not committed yet may be about to refer to one.
@@ -14,7 +15,7 @@ from sqlalchemy import Connection, Select, Table, and_, delete, func, or_, selec
 
 from perdure.store.blobs import remove_blob
 from perdure.store.json_text import dump, load
-from perdure.store.rows import SessionRow
+from perdure.store.rows import MANY_DECISIONS, SessionRow
 from perdure.store.run_transaction import now_ms
 from perdure.store.schema import (
     asks,
@@ -22,7 +23,6 @@ from perdure.store.schema import (
     blobs,
     calls,
     events,
-    idempotency_keys,
     inbox,
     messages,
     orders,
@@ -32,41 +32,65 @@ from perdure.store.schema import (
     sessions,
     signals,
 )
+from perdure.store.schema import idempotency_keys as keys
+from perdure.store.sql_family_erasure import hush_others, parts, take_family
 from perdure.store.sql_forks import take_session
 from perdure.store.sql_retention import EVENTS_PRUNED
 from perdure.store.sql_sessions import get_session
-from perdure.store.trouble import SessionBusy, SessionDeleted
+from perdure.store.trouble import SessionDeleted
 
 ERASED = "erased with its session"
 BLOB_REST_MS = 1_800_000  # since a blob was put last; an answer that names it is held for a quarter of an hour at most
 BLOBS_AT_ONCE = 1_000  # removed with one session; the rest go with the next, or with a prune
-_AT_ONCE = 500  # ids in one statement
 
 
 def delete_session(connection: Connection, project_id: str, session_id: str) -> tuple[SessionRow, list[str]]:
-    """The tombstone, and the ids of the session's runs. SessionBusy; NotFound."""
+    """The tombstone, and the ids of the runs that have lost their words: the session's, and all below them, whose
+    sessions go with it. SessionBusy; NotFound."""
     try:
         session = take_session(connection, project_id, session_id)
     except SessionDeleted:
         return get_session(connection, project_id, session_id), []
-    if session["active_run_id"] is not None:
-        raise SessionBusy(session_id, session["active_run_id"])
-    no: int = session["no"]
-    of_session = select(runs.c.no).where(runs.c.session_no == no)
-    run_ids = list(connection.execute(select(runs.c.id).where(runs.c.session_no == no)).scalars())
-    _forget_replies(connection, session["id"], run_ids, of_session)
-    _blank_runs(connection, no, of_session)
-    sources = connection.execute(
-        select(session_parts.c.source_no).where(session_parts.c.session_no == no).distinct()
-    ).scalars()
-    older = sorted(sources, reverse=True)  # one order for all, against deadlocks: a source is older than its forks
-    connection.execute(delete(session_parts).where(session_parts.c.session_no == no))
-    connection.execute(
-        update(sessions).where(sessions.c.no == no).values(deleted_ms=now_ms(), labels=None, metadata=None)
-    )
-    for each in (no, *older):
-        _erase_unshared(connection, each)
+    family = take_family(connection, session)
+    numbers = [each["no"] for each in family]
+    run_ids = [
+        id_ for some in parts(numbers) for id_ in connection.execute(_ids_of(some)).scalars()
+    ]  # fmt: skip
+    hush_others(connection, numbers, run_ids)
+    kept_beside: list[str] = []
+    older: set[int] = set()
+    for some in parts(numbers):
+        kept_beside += _erase_runs(connection, some)
+        of_these = session_parts.c.session_no.in_(some)
+        older.update(connection.execute(select(session_parts.c.source_no).where(of_these).distinct()).scalars())
+        connection.execute(delete(session_parts).where(of_these))
+        gone = {"deleted_ms": now_ms(), "labels": None, "metadata": None}
+        connection.execute(update(sessions).where(sessions.c.no.in_(some)).values(gone))
+    for no in sorted({*numbers, *older}, reverse=True):  # one order for all, against deadlocks: forks are younger
+        _erase_unshared(connection, no)
+    _orphan(connection, kept_beside)
     return get_session(connection, project_id, session_id), run_ids
+
+
+def _ids_of(session_nos: Sequence[int]) -> Select[Any]:
+    return select(runs.c.id).where(runs.c.session_no.in_(session_nos)).order_by(runs.c.no)
+
+
+def _erase_runs(connection: Connection, session_nos: Sequence[int]) -> list[str]:
+    """The blobs that stood for large outputs of their runs."""
+    of_these = runs.c.session_no.in_(session_nos)
+    _forget_replies(connection, session_nos, select(runs.c.no).where(of_these))
+    said = connection.execute(select(runs.c.said).where(of_these, runs.c.said.is_not(None))).scalars()
+    kept_beside = [load(text)["blob"] for text in said]
+    _blank_runs(connection, session_nos, select(runs.c.no).where(of_these))
+    return kept_beside
+
+
+def _orphan(connection: Connection, blob_ids: Iterable[str]) -> None:
+    """From now on nothing refers to these blobs, unless a message does."""
+    used = select(blob_uses.c.blob_id).where(blob_uses.c.blob_id == blobs.c.id).exists()
+    for some in parts(blob_ids):
+        connection.execute(update(blobs).where(blobs.c.id.in_(some), ~used).values(orphaned_ms=now_ms()))
 
 
 def _erase_unshared(connection: Connection, session_no: int) -> None:
@@ -84,27 +108,34 @@ def _erase_unshared(connection: Connection, session_no: int) -> None:
     lost = list(connection.execute(select(blob_uses.c.blob_id).where(unshared).distinct()).scalars())
     connection.execute(delete(blob_uses).where(unshared))
     connection.execute(delete(messages).where(messages.c.session_no == session_no, messages.c.number > keep))
-    used = select(blob_uses.c.blob_id).where(blob_uses.c.blob_id == blobs.c.id).exists()
-    for some in _parts(lost):
-        connection.execute(update(blobs).where(blobs.c.id.in_(some), ~used).values(orphaned_ms=now_ms()))
+    _orphan(connection, lost)
 
 
-def _forget_replies(connection: Connection, session_id: str, run_ids: Sequence[str], of_session: Select[Any]) -> None:
-    """First replies to idempotency keys hold what was said."""
-    said = connection.execute(select(inbox.c.message_id).where(inbox.c.run_no.in_(of_session))).scalars()
-    for some in _parts([session_id, *run_ids, *said]):
-        connection.execute(delete(idempotency_keys).where(idempotency_keys.c.object_id.in_(some)))
+def _forget_replies(connection: Connection, session_nos: Sequence[int], of_these: Select[Any]) -> None:
+    """First replies to idempotency keys hold what was said, asked and decided."""
+    about = keys.c.object_id
+    for ids in (
+        select(sessions.c.id).where(sessions.c.no.in_(session_nos)),
+        select(runs.c.id).where(runs.c.no.in_(of_these)),
+        select(inbox.c.message_id).where(inbox.c.run_no.in_(of_these)),
+        select(asks.c.id).where(asks.c.run_no.in_(of_these)),
+        select(calls.c.key).where(calls.c.run_no.in_(of_these), calls.c.kind == "tool"),
+    ):
+        connection.execute(delete(keys).where(about.in_(ids)))
+    # A reply about many decisions does not say whose they are. Decided again, they come out the same.
+    asked = select(asks.c.no).where(asks.c.run_no.in_(of_these)).exists()
+    connection.execute(delete(keys).where(about == MANY_DECISIONS, keys.c.status.is_not(None), asked))
 
 
-def _blank_runs(connection: Connection, session_no: int, of_session: Select[Any]) -> None:
+def _blank_runs(connection: Connection, session_nos: Sequence[int], of_these: Select[Any]) -> None:
     """That they were, how they ended and what they cost stays; what they were about goes."""
 
     def blank(table: Table, **columns: Any) -> None:
-        connection.execute(update(table).where(table.c.run_no.in_(of_session)).values(columns))
+        connection.execute(update(table).where(table.c.run_no.in_(of_these)).values(columns))
 
     connection.execute(
         delete(events).where(
-            events.c.run_no.in_(of_session),
+            events.c.run_no.in_(of_these),
             events.c.seq < select(runs.c.last_seq).where(runs.c.no == events.c.run_no).scalar_subquery(),
         )
     )
@@ -113,11 +144,11 @@ def _blank_runs(connection: Connection, session_no: int, of_session: Select[Any]
     blank(inbox, content="[]")
     blank(orders, body=None)
     blank(asks, questions=None, answers=None, message=None, reason="", args_sha256="")
-    connection.execute(delete(signals).where(signals.c.run_no.in_(of_session)))
-    connection.execute(delete(run_labels).where(run_labels.c.run_no.in_(of_session)))
-    for row in connection.execute(select(runs).where(runs.c.session_no == session_no)).mappings().all():
+    connection.execute(delete(signals).where(signals.c.run_no.in_(of_these)))
+    connection.execute(delete(run_labels).where(run_labels.c.run_no.in_(of_these)))
+    for row in connection.execute(select(runs).where(runs.c.session_no.in_(session_nos))).mappings().all():
         definition = {**load(row["definition"]), "instructions": "", "client_tools": []}
-        for policy in ("policy", "run_policy"):
+        for policy in ("policy", "run_policy", "further_policies"):
             definition.pop(policy, None)
         error = row["error"] and dump({**load(row["error"]), "message": ERASED})
         reason = row["stop_reason"] if row["status"] != "cancelled" else "cancelled"
@@ -144,21 +175,22 @@ def remove_orphaned_blobs(connection: Connection, folder: Path, limit: int, rest
     return len(ids)
 
 
-def _parts(ids: Iterable[str]) -> Iterable[list[str]]:
-    whole = list(ids)
-    return (whole[start : start + _AT_ONCE] for start in range(0, len(whole), _AT_ONCE))
-
-
 def idle_sessions(connection: Connection, before_ms: int, limit: int) -> list[tuple[str, str]]:
-    """Project and id of sessions without a run, to which nothing was added since then."""
-    newer = select(messages.c.no).where(messages.c.session_no == sessions.c.no, messages.c.at_ms > before_ms).exists()
-    busy_lately = select(runs.c.no).where(
-        runs.c.session_no == sessions.c.no, or_(runs.c.completed_ms.is_(None), runs.c.completed_ms > before_ms)
-    )
+    """Project and id of sessions without a run, to which nothing was added since then, nor to any below. A child's
+    session goes with its parent's."""
+    root, member, other = runs.alias(), runs.alias(), runs.alias()
+    below = select(member.c.session_no).join(root, root.c.id == member.c.root_run_id)
+    below = below.where(root.c.session_no == sessions.c.no).correlate(sessions)
+
+    newer = select(messages.c.no).where(messages.c.session_no == sessions.c.no, messages.c.at_ms > before_ms)
+    newer_below = select(messages.c.no).where(messages.c.session_no.in_(below), messages.c.at_ms > before_ms)
+    late = or_(other.c.completed_ms.is_(None), other.c.completed_ms > before_ms)
+    busy_lately = select(other.c.no).where(other.c.session_no.in_(below), late)
+    childs = select(runs.c.no).where(runs.c.session_no == sessions.c.no, runs.c.parent_run_id.is_not(None)).exists()
     rows = connection.execute(
         select(sessions.c.project_id, sessions.c.id)
         .where(sessions.c.deleted_ms.is_(None), sessions.c.active_run_id.is_(None), sessions.c.created_ms <= before_ms)
-        .where(~newer, ~busy_lately.exists())
+        .where(~childs, ~newer.exists(), ~newer_below.exists(), ~busy_lately.exists())
         .order_by(sessions.c.no)
         .limit(limit)
     )

@@ -8,8 +8,9 @@ from sqlalchemy import Connection
 
 from perdure.core.happenings import Order
 from perdure.core.state import Failure, OutboxEvent, Outcome
-from perdure.store import sql_endings, sql_family, sql_family_reading, sql_runs
+from perdure.store import sql_board, sql_endings, sql_family, sql_family_reading, sql_runs
 from perdure.store.access import Access
+from perdure.store.board_rows import Board, BoardChange
 from perdure.store.rows import (
     Aftermath,
     AskRow,
@@ -103,6 +104,22 @@ class FamilyMethods(Access):
             return [run_id, *below], below
 
         return await self._write_several(run_id, write)
+
+    # Blackboards -----------------------------------------------------------------------------------
+
+    async def read_board(self, run_id: str) -> Board:
+        return await self._database.read(lambda c: sql_board.read_board(c, run_id))
+
+    async def post_entry(self, run_id: str, call_id: str, text: str, topic: str | None) -> BoardChange:
+        return await self._write(run_id, lambda c: sql_board.post(c, run_id, call_id, text, topic))
+
+    async def update_entry(
+        self, run_id: str, call_id: str, entry_id: str, text: str, version: int | None
+    ) -> BoardChange:
+        return await self._write(run_id, lambda c: sql_board.update_entry(c, run_id, call_id, entry_id, text, version))
+
+    async def remove_entry(self, run_id: str, call_id: str, entry_id: str, version: int | None) -> BoardChange:
+        return await self._write(run_id, lambda c: sql_board.remove_entry(c, run_id, call_id, entry_id, version))
 
     # Trees -----------------------------------------------------------------------------------------
 

@@ -19,13 +19,17 @@ _DAY_MS = 86_400_000
 _IS_USE = ledger.c.unpriced.is_not(None)  # the words of the index ix_ledger_used
 
 
-def read_ledger(connection: Connection, run: RunPlace, after: int, limit: int | None) -> list[LedgerRow]:
-    query = (
-        select(ledger)
-        .where(ledger.c.run_no == run.no, ledger.c.entry > min(max(after, 0), ROWS_MAX))
-        .order_by(ledger.c.entry)
-        .limit(ROWS_MAX if limit is None else min(limit, ROWS_MAX))
-    )
+def read_ledger(
+    connection: Connection, run: RunPlace, after: int, limit: int | None, descending: bool
+) -> list[LedgerRow]:  # fmt: skip
+    place = min(max(after, 0), ROWS_MAX)
+    query = select(ledger).where(ledger.c.run_no == run.no)
+    if not descending:
+        query = query.where(ledger.c.entry > place)
+    elif place:
+        query = query.where(ledger.c.entry < place)
+    query = query.order_by(ledger.c.entry.desc() if descending else ledger.c.entry)
+    query = query.limit(ROWS_MAX if limit is None else min(limit, ROWS_MAX))
     return [_line_of(row) for row in connection.execute(query).mappings()]
 
 

@@ -152,8 +152,10 @@ class OutsideMethods(Access):
 
     # Money -----------------------------------------------------------------------------------------
 
-    async def read_ledger(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[LedgerRow]:
-        return await self._read(run_id, lambda c, run: sql_money.read_ledger(c, run, after, limit))
+    async def read_ledger(
+        self, run_id: str, *, after: int = 0, limit: int | None = None, descending: bool = False
+    ) -> list[LedgerRow]:
+        return await self._read(run_id, lambda c, run: sql_money.read_ledger(c, run, after, limit, descending))
 
     async def usage_by(
         self, project_id: str, group: UsageGroup, *, from_ms: int | None, before_ms: int | None

@@ -16,7 +16,7 @@ class JournalTrouble(Exception):
 
 class NotFound(Exception):
     """No such object in this project. ``kind`` is ``run``, ``session``, ``agent``, ``call``, ``message``,
-    ``approval``, ``question``, ``ask``, ``schedule`` or ``blob``."""
+    ``approval``, ``question``, ``ask``, ``schedule``, ``blob`` or ``entry`` (of a blackboard)."""
 
     def __init__(self, kind: str, id_: str) -> None:
         super().__init__(f"no {kind} {id_!r}")
@@ -129,6 +129,18 @@ class TooManySchedules(Exception):
     def __init__(self, most: int, of: str) -> None:
         super().__init__(f"{of} may have {most} schedules")
         self.most = most
+
+
+class BoardFull(Exception):
+    """The blackboard has as many entries as it may have: ``BOARD_ENTRIES_MAX``."""
+
+
+class StaleEntry(Exception):
+    """An entry of a blackboard has changed since it was read: it is at ``version`` now."""
+
+    def __init__(self, entry_id: str, version: int) -> None:
+        super().__init__(f"{entry_id} is at version {version}")
+        self.entry_id, self.version = entry_id, version
 
 
 class VersionMismatch(Exception):

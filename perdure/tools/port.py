@@ -50,6 +50,19 @@ class OwnSchedules(Protocol):
     async def cancel(self, name: str) -> str: ...
 
 
+class SharedBoard(Protocol):
+    """The blackboard of the tree that the run belongs to. What cannot be is a ToolTrouble; the same call changes it
+    once, whatever its attempt."""
+
+    async def read(self, since: int) -> dict[str, Json]: ...
+
+    async def post(self, text: str, topic: str | None) -> dict[str, Json]: ...
+
+    async def update(self, entry_id: str, text: str, version: int | None) -> dict[str, Json]: ...
+
+    async def remove(self, entry_id: str, version: int | None) -> dict[str, Json]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class ToolCallContext:
     """What ``current_call()`` gives to a running tool. ``attempt`` counts from 1. ``idempotency_key`` is
@@ -64,6 +77,7 @@ class ToolCallContext:
     workspace: Path
     blobs: BlobReader
     schedules: OwnSchedules | None = None
+    board: SharedBoard | None = None
 
 
 class Tool(Protocol):

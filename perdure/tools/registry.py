@@ -10,6 +10,7 @@ from types import ModuleType
 
 from perdure.definitions import ToolDescription
 from perdure.tools.builtin.ask_user import AskUser, question_tools
+from perdure.tools.builtin.board import board_tools
 from perdure.tools.builtin.calculator import calculator_tools
 from perdure.tools.builtin.clock import clock_tools
 from perdure.tools.builtin.family import FamilyTool, family_tools
@@ -95,6 +96,7 @@ def build_toolbox(
             *waiting_tools(),
             *polling_tools(),
             *family_tools(),
+            *board_tools(),
             *load_modules(modules),
         ],
         threads,

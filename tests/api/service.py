@@ -37,7 +37,7 @@ from perdure.settings import Settings
 from perdure.store.journal import Follower, Journal
 from perdure.store.rows import Begun, ModelCommit, RunRow, ToolCommit
 from perdure.store.schedule_rows import ScheduleRow
-from perdure.store.sql import open_journal
+from perdure.store.sql import SqlJournal, open_journal
 from perdure.store.trouble import JournalTrouble
 from perdure.tools.limits import ToolLimits
 from perdure.tools.port import ToolBox
@@ -157,7 +157,7 @@ class Service:
 
     app: FastAPI
     http: httpx2.AsyncClient
-    journal: Journal
+    journal: SqlJournal
     line: Line
     runs: ObedientRuns
     url: str

@@ -229,6 +229,11 @@ async def test_the_ledger_tells_every_reservation_and_what_became_of_it(service:
     first = (await service.get(f"/v1/runs/{run['id']}/ledger?limit=1")).json()
     rest = (await service.get(f"/v1/runs/{run['id']}/ledger?after={first['next_cursor']}")).json()
     assert [*first["data"], *rest["data"]] == entries
+    newest = (await service.get(f"/v1/runs/{run['id']}/ledger?order=desc&limit=2")).json()
+    older = (await service.get(f"/v1/runs/{run['id']}/ledger?order=desc&after={newest['next_cursor']}")).json()
+    assert (newest["has_more"], older["has_more"]) == (True, False)
+    assert [*newest["data"], *older["data"]] == entries[::-1]
+    assert (await service.get(f"/v1/runs/{run['id']}/ledger?order=newest")).status_code == 400
 
 
 async def test_a_vendor_that_uses_more_than_it_was_allowed_is_recorded_and_flagged(service: Service) -> None:

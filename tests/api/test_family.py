@@ -29,7 +29,8 @@ async def child(service: Service, run_id: str, call_id: str, **more: Any) -> Run
     deadline_ms = int(time.time() * 1_000) + 3_600_000
     new = NewRun(f"run_{ULID()}", run.definition, [{"type": "text", "text": "Look it up"}], deadline_ms, run.limits)
     wanted = more.pop("wanted", Budget())
-    made = NewChild(new, wanted, Ask(100, 300, lambda tokens, output: tokens + output), more.pop("background", True))
+    first = Ask(100, 300, lambda tokens, output: tokens + output)
+    made = NewChild(new, wanted, first, more.pop("background", True), more.pop("detached", False))
     done = await service.journal.spawn_child(run_id, call_id, made)
     assert done.child is not None, done.call.error
     service.runs.open.add(done.child.id)
@@ -123,6 +124,33 @@ async def test_events_of_a_family_come_together_in_pages_and_lines(service: Serv
     assert [(event["type"], event["data"]["run_id"]) for event in only] == [("child.started", one.id)]
     assert (await service.get(f"{path}&after=nonsense")).json()["code"] == "invalid_cursor"
     assert (await service.get(path, accept="text/event-stream")).json()["code"] == "invalid_request"
+
+
+async def test_the_board_of_a_tree_is_read_at_each_of_its_runs(service: Service) -> None:
+    run_id, (call,) = await leader(service)
+    one = await child(service, run_id, call)
+    made = await service.journal.post_entry(one.id, "p1", "The mill is shut.", "facts")
+    await service.journal.update_entry(run_id, "u1", made.entry_id, "The mill is open.", 1)
+    await service.journal.post_entry(run_id, "p2", "Go on.", None)
+    boards = [(await service.get(f"/v1/runs/{id_}/board")).json() for id_ in (run_id, one.id)]
+    assert boards[0] == boards[1]
+    first, second = boards[0]["data"]
+    assert {name: first[name] for name in ("id", "number", "version", "revision", "topic", "text")} == {
+        "id": made.entry_id, "number": 1, "version": 2, "revision": 2, "topic": "facts", "text": "The mill is open.",
+    }  # fmt: skip
+    assert (first["posted_by"]["run_id"], first["updated_by"]["run_id"]) == (one.id, run_id)
+    assert (second["number"], second["topic"], second["posted_by"]) == (2, None, second["updated_by"])
+    (told,) = await service.events(one.id, "board.posted")
+    assert (told["call_id"], told["data"]["entry_id"], told["data"]["preview"]) == (
+        "p1", made.entry_id, "The mill is shut.",
+    )  # fmt: skip
+    assert [event["type"] for event in await service.events(run_id, "board.posted", "board.updated")] == [
+        "board.updated",
+        "board.posted",
+    ]
+    alone = await service.new_run()
+    assert (await service.get(f"/v1/runs/{alone['id']}/board")).json()["data"] == []
+    assert (await service.get("/v1/runs/run_x/board")).json()["code"] == "run_not_found"
 
 
 async def test_an_agent_names_the_agents_it_may_start_with_their_own_tools(service: Service) -> None:

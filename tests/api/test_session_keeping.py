@@ -13,6 +13,8 @@ import pytest
 from perdure.content import Block
 from perdure.store.rows import Delta, ImportedMessage
 from tests.api.service import Service, serve
+from tests.api.test_family import child, leader
+from tests.store.test_sessions import dump_of
 
 JSONL = {"content-type": "application/jsonl"}
 
@@ -216,6 +218,66 @@ async def test_a_deleted_session_says_nothing_any_more(service: Service, tmp_pat
         ("openai/priced", None), ("calculator", None), ("openai/priced", None),
     ]  # fmt: skip
     assert (await service.get("/v1/sessions/ses_none")).status_code == 404
+
+
+async def test_a_deleted_session_takes_along_what_its_sub_agents_said(service: Service, tmp_path: Path) -> None:
+    policy = {"rules": [{"tool": "calculator", "action": "ask"}]}
+    run_id, (call,) = await leader(service, policy=policy)
+    one = await child(service, run_id, call)
+    session = f"/v1/sessions/{(await service.get(f'/v1/runs/{run_id}')).json()['session_id']}"
+    asked, _ = await service.asked(
+        one.id,
+        ("calculator", {"expression": "secret"}),
+        ("ask_user", {"questions": [{"id": "q", "question": "secret?"}]}),
+        text="the secret is out",
+    )
+    approval, question = await service.pending(one.id)
+    decisions = {"decisions": [{"id": approval["id"], "decision": "approve"}]}
+    assert (await service.post("/v1/approvals:decide", decisions, **{"idempotency-key": "d"})).status_code == 200
+    answers = {"answers": {"q": "secret!"}}
+    path = f"/v1/questions/{question['id']}/answer"
+    assert (await service.post(path, answers, **{"idempotency-key": "q"})).status_code == 200
+    path = f"/v1/runs/{one.id}/messages"
+    assert (await service.post(path, {"content": "secret"}, **{"idempotency-key": "m"})).status_code == 202
+    path = f"/v1/runs/{one.id}/calls/{asked}/result"
+    assert (await service.post(path, {"output": "secret"}, **{"idempotency-key": "c"})).status_code == 200
+    (again,) = await service.asked(one.id, ("calculator", {"expression": "more secret"}), turn=2)
+    await service.used_tool(one.id, again, "secret result", whole=b"secret " * 20_000)
+    await service.journal.post_entry(one.id, "p1", "secret entry", "secret topic")
+    await service.journal.post_entry(run_id, "p2", "the secret is known", None)
+    await service.finished(run_id)  # and so its child ends
+    files = tmp_path / "workspaces" / one.id
+    files.mkdir(parents=True)
+    (files / "secret.txt").write_text("secret")
+    assert (await service.get(f"/v1/runs/{run_id}/board")).json()["data"][0]["text"] == "secret entry"
+    assert "secret" in await dump_of(service.journal)
+    service.journal.blob_rest_ms = -1
+    assert (await service.http.delete(session)).status_code == 204
+    assert "secret" not in await dump_of(service.journal)
+    assert not [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]
+    assert not files.exists()
+    for id_ in (run_id, one.id):
+        assert (await service.get(f"/v1/runs/{id_}/board")).json()["data"] == []
+        assert (await service.get(f"/v1/runs/{id_}/messages")).json()["data"] == []
+    tree = (await service.get(f"/v1/runs/{run_id}/tree")).json()
+    assert (tree["goal"], [node["goal"] for node in tree["children"]]) == ("", [""])
+    assert (tree["total"]["runs"], tree["total"]["usage"]["cost_usd"]) == (2, "0.0075")
+    gone = await service.get(f"/v1/sessions/{one.session_id}/messages")
+    assert (gone.status_code, gone.json()["code"]) == (410, "session_deleted")
+
+
+async def test_a_session_is_not_deleted_while_a_detached_child_is_at_work(service: Service) -> None:
+    run_id, (call,) = await leader(service)
+    one = await child(service, run_id, call, detached=True)
+    await service.finished(run_id)
+    session_id = (await service.get(f"/v1/runs/{run_id}")).json()["session_id"]
+    refused = await service.http.delete(f"/v1/sessions/{session_id}")
+    assert (refused.status_code, refused.json()["code"]) == (409, "session_busy")
+    assert one.id in refused.json()["detail"]
+    assert len((await service.get(f"/v1/sessions/{session_id}/messages")).json()["data"]) > 0
+    assert (await service.post("/v1/prune", {"sessions_days": 0})).json()["sessions"] == 0
+    await service.finished(one.id)
+    assert (await service.http.delete(f"/v1/sessions/{session_id}")).status_code == 204
 
 
 async def test_a_session_at_work_is_not_deleted(service: Service) -> None:

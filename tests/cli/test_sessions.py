@@ -37,6 +37,7 @@ def test_a_conversation_is_listed_carried_forked_and_erased(up: UpProcess, tmp_p
     first = run(up, "one")
     ended(up, first["id"])
     session = first["session_id"]
+    assert said(up, "board", first["id"]) == f"nothing is on the board of {first['id']}\n"
     listed = json.loads(said(up, "sessions", "--json"))
     assert session in [row["id"] for row in listed]
     file = tmp_path / "talk.jsonl"

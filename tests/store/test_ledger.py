@@ -58,6 +58,8 @@ async def test_every_attempt_is_reserved_at_its_worst_and_settled_at_what_it_was
     assert (run.account.spent, run.account.reserved) == (Amount(1_300, 900, 100), Amount())
     assert (rows[2].account, run.overrun) == (run.account, False)
     assert await journal.read_ledger(run.id, after=1, limit=1) == rows[1:2]
+    assert await journal.read_ledger(run.id, descending=True) == rows[::-1]
+    assert await journal.read_ledger(run.id, after=3, limit=1, descending=True) == rows[1:2]
     with pytest.raises(NotFound):
         await journal.read_ledger("run_none")
 

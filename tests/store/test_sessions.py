@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 from ulid import ULID
 
 from perdure.content import Message
@@ -207,8 +208,11 @@ async def dump_of(journal: SqlJournal) -> str:
     """Every row of every table, as text."""
     from perdure.store.schema import metadata
 
-    tables = metadata.sorted_tables
-    return await journal._database.read(lambda c: "\n".join(str(c.execute(t.select()).all()) for t in tables))
+    def whole(connection: Connection) -> str:  # a row shows the beginnings of its values only, a tuple all of them
+        rows = [tuple(row) for table in metadata.sorted_tables for row in connection.execute(table.select())]
+        return "\n".join(map(repr, rows))
+
+    return await journal._database.read(whole)
 
 
 async def test_a_deleted_session_leaves_a_tombstone_and_no_word_of_what_was_said(journal: SqlJournal) -> None:

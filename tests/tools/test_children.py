@@ -66,6 +66,11 @@ async def test_an_inline_child_has_its_parents_tools_but_those_that_lead_agents(
     assert (made["model"], made["instructions"]) == ("openai/priced", INLINE_INSTRUCTIONS)
 
 
+async def test_an_inline_child_has_the_board_of_its_parent(journal: SqlJournal) -> None:
+    board = ["board_read", "board_post", "board_update", "board_remove"]
+    assert (await child(journal, agent("lead", "spawn_agent", *board))).run.definition["tools"] == board
+
+
 async def test_an_inline_child_is_given_some_of_its_parents_tools_and_no_others(journal: SqlJournal) -> None:
     made = (await child(journal, tools=["spawn_agent", "calculator"], instructions="Count.")).run.definition
     assert (made["tools"], made["instructions"]) == (["spawn_agent", "calculator"], "Count.")

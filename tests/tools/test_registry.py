@@ -13,7 +13,8 @@ from perdure.tools.registry import ToolModuleError, UnknownTool, build_toolbox
 from tests.tools.calls import a_call
 
 BUILT_IN = [
-    "ask_user", "calculator", "cancel_agent", "cancel_schedule", "current_time", "edit_file", "http_get", "list_files",
+    "ask_user", "board_post", "board_read", "board_remove", "board_update", "calculator", "cancel_agent",
+    "cancel_schedule", "current_time", "edit_file", "http_get", "list_files",
     "list_schedules", "message_agent", "poll", "read_file", "read_result", "schedule_run", "sleep", "spawn_agent",
     "wait_for_agents", "wait_for_event", "write_file",
 ]  # fmt: skip
@@ -44,6 +45,9 @@ def test_the_built_in_tools_are_there_by_their_names() -> None:
     assert box.names() == BUILT_IN
     assert [about["name"] for about in box.describe()] == BUILT_IN
     assert {about["name"]: about["effect"] for about in box.describe() if about["effect"] != "read"} == {
+        "board_post": "idempotent",
+        "board_remove": "idempotent",
+        "board_update": "idempotent",
         "cancel_agent": "idempotent",
         "cancel_schedule": "idempotent",
         "edit_file": "idempotent",
@@ -135,7 +139,7 @@ def test_a_module_that_does_not_exist_is_named(name: str) -> None:
 def test_unknown_tools_are_named() -> None:
     box = build_toolbox()
     assert box.get("fly") is None
-    with pytest.raises(UnknownTool, match=r"fly, swim; known are: ask_user, calculator, cancel_agent"):
+    with pytest.raises(UnknownTool, match=r"fly, swim; known are: ask_user, board_post, board_read"):
         box.describe(["calculator", "fly", "swim"])
 
 

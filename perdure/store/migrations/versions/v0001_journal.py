@@ -305,6 +305,34 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "boards",
+        sa.Column("root_no", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("last_number", sa.Integer(), nullable=False),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["root_no"], ["runs.no"], name=op.f("fk_boards_root_no")),
+        sa.PrimaryKeyConstraint("root_no", name=op.f("pk_boards")),
+    )
+    op.create_table(
+        "board_entries",
+        sa.Column("root_no", sa.BigInteger(), nullable=False),
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("topic", sa.Text(), nullable=True),
+        sa.Column("text", sa.Text(), nullable=False),
+        sa.Column("posted_run_id", sa.Text(), nullable=False),
+        sa.Column("posted_agent", sa.Text(), nullable=False),
+        sa.Column("posted_ms", sa.BigInteger(), nullable=False),
+        sa.Column("changed_run_id", sa.Text(), nullable=False),
+        sa.Column("changed_agent", sa.Text(), nullable=False),
+        sa.Column("changed_ms", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["root_no"], ["runs.no"], name=op.f("fk_board_entries_root_no")),
+        sa.PrimaryKeyConstraint("root_no", "number", name=op.f("pk_board_entries")),
+        sa.UniqueConstraint("id", name=op.f("uq_board_entries_id")),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "events",
         sa.Column("run_no", sa.BigInteger(), nullable=False),
         sa.Column("seq", sa.Integer(), autoincrement=False, nullable=False),

@@ -1,0 +1,148 @@
+"""A conversation is erased with what the agents it has started said, on both databases, and kept with them."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from perdure.store.rows import NewMessage, NewRun, RunRow, Said, ToolCommit
+from perdure.store.sql import SqlJournal
+from perdure.store.trouble import NotFound, SessionBusy, SessionDeleted
+from tests.store.runs import AGENT, FAR, all_events, begin, new_run, said, text
+from tests.store.test_family import DONE, FIRST, ask_for, finish, parent_of, spawned
+from tests.store.test_sessions import LATER, dump_of, fork, words
+
+
+async def a_family(journal: SqlJournal) -> tuple[RunRow, RunRow, RunRow]:
+    """A root with a child and a grandchild, all of whom have ended; only those below have said anything secret."""
+    root = await parent_of(journal, "c1", "c2", "c3")
+    child = await spawned(journal, root, "c1", task="secret task", background=True)
+    await journal.post_entry(child.id, "p0", "secret entry", "secret topic")
+    await ask_for(journal, child.id, "d1", "d2")
+    grandchild = await spawned(journal, child, "d1", task="secret errand", background=True)
+    await journal.accept_message(grandchild.id, NewMessage("msg_s", text("secret hurry"), "enqueue"))
+    await journal.begin_tool(child.id, "d2", worker="w", may_repeat=True)
+    blob = await journal.put_blob(b"secret " * 10_000, "text/plain")
+    await journal.commit_tool(child.id, "d2", ToolCommit("completed", "secret result", blob=blob, bytes=70_000))
+    made = await journal.post_entry(grandchild.id, "p1", "secret find", None)
+    await journal.update_entry(root.id, "p2", made.entry_id, "the lead says this", None)
+    gone = await journal.post_entry(child.id, "p3", "secret mistake", None)
+    await journal.remove_entry(root.id, "p4", gone.entry_id, None)
+    await finish(journal, grandchild.id, "secret deep answer")
+    large = await journal.put_blob(b"secret words at length " * 10_000, "text/plain")
+    attempt = await begin(journal, child.id, 2, ask=FIRST)
+    await journal.commit_model(child.id, "model-2", attempt, said("secret answer"))
+    await journal.record(child.id, "finish", (), DONE, Said("secret words at", large, 230_000))
+    return root, child, grandchild
+
+
+def files(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+async def test_a_deleted_session_takes_along_all_that_was_said_below_it(journal: SqlJournal, blob_folder: Path) -> None:
+    journal.blob_rest_ms = -1
+    root, child, grandchild = await a_family(journal)
+    await journal.record(root.id, "finish", [], DONE)
+    assert "secret" in await dump_of(journal)
+    assert b"secret" in files(blob_folder)
+    assert await journal.delete_session("default", root.session_id) == [root.id, child.id, grandchild.id]
+    left = await dump_of(journal)
+    assert "secret" not in left
+    assert "the lead says this" not in left
+    assert b"secret" not in files(blob_folder)
+    assert (await journal.read_board(child.id)).entries == []
+    for run in (child, grandchild):
+        assert (await journal.get_session("default", run.session_id)).deleted_ms is not None
+        over = await journal.get_run(run.id)
+        assert (over.status, over.input, over.output) == ("completed", [], None)
+        assert over.usage.cost_micros > 0, "what it has cost stays"
+        with pytest.raises(SessionDeleted):
+            await new_run(journal, session_id=run.session_id)
+    assert await journal.delete_session("default", root.session_id) == []
+    assert await journal.delete_session("default", child.session_id) == []
+
+
+async def test_nothing_is_erased_while_somebody_below_is_at_work(journal: SqlJournal) -> None:
+    root = await parent_of(journal, "c1")
+    child = await spawned(journal, root, "c1", task="take care", background=True, detached=True)
+    await journal.post_entry(child.id, "p1", "still here", None)
+    await journal.record(root.id, "finish", [], DONE)
+    before = await dump_of(journal)
+    with pytest.raises(SessionBusy) as busy:
+        await journal.delete_session("default", root.session_id)
+    assert (busy.value.session_id, busy.value.run_id) == (child.session_id, child.id)
+    assert await dump_of(journal) == before
+    await finish(journal, child.id)
+    assert await journal.delete_session("default", root.session_id) == [root.id, child.id]
+    assert "still here" not in await dump_of(journal)
+
+
+async def test_a_conversation_that_was_gone_on_with_below_goes_too_with_those_below_it(journal: SqlJournal) -> None:
+    root = await parent_of(journal, "c1")
+    child = await spawned(journal, root, "c1", background=True)
+    await finish(journal, child.id)
+    await journal.record(root.id, "finish", [], DONE)
+    later = await parent_of(journal, "e1", words="secret follow-up", session_id=child.session_id)
+    below = await spawned(journal, later, "e1", task="secret detour", background=True)
+    await journal.post_entry(below.id, "p1", "secret note", None)
+    with pytest.raises(SessionBusy):
+        await journal.delete_session("default", root.session_id)
+    await finish(journal, below.id, "secret way")
+    await journal.record(later.id, "finish", [], DONE)
+    branch = await fork(journal, below.session_id)
+    assert await journal.delete_session("default", root.session_id) == [root.id, child.id, later.id, below.id]
+    assert words(await journal.list_messages(branch)) == ["secret detour", "secret way"], "a fork keeps what it shares"
+    await journal.delete_session("default", branch)
+    assert "secret" not in await dump_of(journal)
+
+
+async def test_a_childs_session_that_is_deleted_alone_is_quoted_by_no_event_and_no_board(
+    journal: SqlJournal, blob_folder: Path
+) -> None:
+    journal.blob_rest_ms = -1
+    root, child, grandchild = await a_family(journal)
+    await journal.post_entry(root.id, "p9", "mine", None)
+    assert await journal.delete_session("default", child.session_id) == [child.id, grandchild.id]
+    for event in await all_events(journal, root.id):
+        if event.type.startswith(("child.", "board.")):
+            assert "secret" not in str(event.data), event
+    told = {event.type: event.data for event in await all_events(journal, root.id)}
+    assert (told["child.completed"]["run_id"], told["child.completed"]["status"]) == (child.id, "completed")
+    assert [entry.text for entry in (await journal.read_board(root.id)).entries] == ["mine"]
+    assert b"secret" not in files(blob_folder)
+    again = await journal.post_entry(root.id, "p10", "and on", None)
+    assert again.number == 5, "the root is at work, and its board goes on"
+    assert (await journal.get_session("default", root.session_id)).deleted_ms is None
+
+
+async def test_retention_keeps_a_childs_session_as_long_as_its_roots(journal: SqlJournal) -> None:
+    root = await parent_of(journal, "c1")
+    child = await spawned(journal, root, "c1", background=True, detached=True)
+    other = await new_run(journal, "alone")
+    await journal.record(other.id, "finish", [], DONE)
+    await journal.record(root.id, "finish", [], DONE)
+    assert (await journal.prune(sessions_before_ms=LATER, limit=9))[1] == [other.id], "the child is at work"
+    ended_ms = (await journal.get_run(root.id)).completed_ms
+    assert ended_ms is not None
+    await asyncio.sleep(0.01)
+    await finish(journal, child.id)
+    assert (await journal.prune(sessions_before_ms=ended_ms, limit=9))[1] == [], "the child has ended after that"
+    pruned, run_ids = await journal.prune(sessions_before_ms=LATER, limit=9)
+    assert (pruned.sessions, run_ids) == (1, [root.id, child.id])
+    for session_id in (root.session_id, child.session_id):
+        assert (await journal.get_session("default", session_id)).deleted_ms is not None
+
+
+async def test_a_session_of_another_project_is_not_found_and_nothing_below_it_is_touched(journal: SqlJournal) -> None:
+    root, *_ = await a_family(journal)
+    await journal.record(root.id, "finish", [], DONE)
+    with pytest.raises(NotFound):
+        await journal.delete_session("other", root.session_id)
+    assert "secret" in await dump_of(journal)
+    alone = await journal.create_run(NewRun("run_alone", AGENT, text("hi"), FAR, {}))
+    await journal.record(alone.id, "finish", [], DONE)
+    assert await journal.delete_session("default", alone.session_id) == ["run_alone"]
+    assert "secret" in await dump_of(journal)
