@@ -12,7 +12,7 @@ from perdure.content import Message
 from perdure.core.budget import TOKENS_PER_BYTE_PERMILLE
 from perdure.store.journal import Journal
 from perdure.store.rows import RunRow
-from perdure.tools.client_tools import RunToolBox
+from perdure.tools.client_tools import run_toolbox
 from perdure.tools.port import ToolBox
 
 SESSIONS_MAX = 64  # the busiest ones
@@ -46,10 +46,9 @@ class Transcripts:
         return self._runs[run_id]
 
     def toolbox(self, run: RunRow, toolbox: ToolBox) -> ToolBox:
-        """The tools of a run: those of the registry that its agent names, and those its client answers."""
+        """The tools of a run: those of the registry that its agent names, its agents that are tools, its client's."""
         if run.id not in self._toolboxes:
-            definition = run.definition
-            self._toolboxes[run.id] = RunToolBox(toolbox, definition["tools"], definition.get("client_tools", []))
+            self._toolboxes[run.id] = run_toolbox(toolbox, run.definition)
         return self._toolboxes[run.id]
 
     async def exact(self, run_id: str) -> Exact | None:

@@ -19,7 +19,7 @@ from perdure.store.journal import Journal
 from perdure.store.rows import AgentRow, NewRun, RunRow
 from perdure.store.schedule_rows import ScheduleRow
 from perdure.store.sql import open_journal
-from perdure.tools.client_tools import RunToolBox
+from perdure.tools.client_tools import run_toolbox
 from perdure.tools.limits import ToolLimits
 from perdure.tools.port import ToolBox
 from perdure.tools.registry import build_toolbox
@@ -81,7 +81,7 @@ def run_spec(run: RunRow, settings: Settings, toolbox: ToolBox) -> RunSpec:
     definition, limits = run.definition, run.limits
     policies = [definition.get("policy"), definition.get("run_policy"), *definition.get("further_policies", [])]
     rates = [rate for each in policies if each for rate in each["rate_limits"]]
-    box = RunToolBox(toolbox, definition["tools"], definition.get("client_tools", []))
+    box = run_toolbox(toolbox, definition)
     return RunSpec(
         run_id=run.id,
         agent=definition["name"],

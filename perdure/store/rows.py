@@ -162,11 +162,15 @@ class Aftermath:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """The output of a child that is too large for its parent's transcript: a preview, and where the whole is."""
+    """The output of a child as its parent is shown it, where that is not the output itself. One that is too large for
+    its parent's transcript is a preview with a ``blob``, where the whole is. One that has to be JSON is ``typed`` when
+    it fits; ``misfit`` is what is wrong with it otherwise."""
 
     text: str
-    blob: str
-    bytes: int
+    blob: str | None = None
+    bytes: int = 0
+    typed: bool = False
+    misfit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
