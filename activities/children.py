@@ -22,7 +22,7 @@ from perdure.definitions import AgentDefinition, AgentToolDefinition, LimitsDefi
 from perdure.providers.estimate import price_of, request_bytes
 from perdure.providers.port import ModelCatalog, UnknownModel
 from perdure.store.journal import Journal
-from perdure.store.rows import AgentRow, NewChild, NewRun, RunRow
+from perdure.store.rows import AgentRow, HandOver, NewChild, NewRun, RunRow
 from perdure.store.trouble import NotFound
 from perdure.tools.agent_tools import task_of, with_answer_schema
 from perdure.tools.builtin.family import FAMILY_TOOLS
@@ -77,6 +77,32 @@ class Nursery:
         wanted = Budget(said.get("max_cost_micros"), said.get("max_tokens"), said.get("max_output_tokens"))
         given: dict[str, Json] = {"task": task_of(tool, arguments), "timeout_seconds": tool.get("timeout_seconds")}
         return self._child(parent, agent, definition, given, wanted)
+
+    async def successor(self, run: RunRow, reference: str, message: str) -> HandOver:
+        """The agent that takes ``run`` over, held to all that the run is held to. Refused: agent_not_allowed,
+        agent_not_found, unknown_model, unknown_tool, model_not_priced."""
+        above = run.definition
+        allowed = above.get("agents", [])
+        if reference.partition("@")[0] not in allowed:
+            words = (
+                f"this session cannot be handed to {reference!r}; it can be handed to: {', '.join(allowed) or 'none'}"
+            )
+            raise Refused("agent_not_allowed", words)
+        agent = await self.stored(run, reference)
+        definition: AgentDefinition = {**agent.definition}
+        if policy := above.get("run_policy"):
+            definition["run_policy"] = policy
+        if policies := above.get("further_policies"):
+            definition["further_policies"] = policies
+        if tools := above.get("client_tools"):
+            definition["client_tools"] = tools
+        if schema := above.get("output_schema"):
+            definition["output_schema"] = schema
+            definition["instructions"] = with_answer_schema(definition["instructions"], schema)
+        self.check(definition)
+        if run.budget is not None and run.budget.max_cost_micros is not None:
+            self.check_price(definition)
+        return HandOver(definition, agent.id, agent.version, message)
 
     def _child(
         self, parent: RunRow, agent: AgentRow | None, definition: AgentDefinition, arguments: Mapping[str, Json],

@@ -40,6 +40,7 @@ signal.received     signal_id, name, urgency, disposition: delivered | interrupt
 child.started       run_id, agent, model, goal (preview), depth, background, detached, budget (its slice, or null)
 child.completed     run_id, agent, status: completed | incomplete, stop_reason, preview, usage
 child.failed        run_id, agent, status: failed | cancelled | expired, code, message, usage
+agent.transferred   from, to: each {name, version}: another agent goes on with the session
 inbox.accepted      delivery
 inbox.applied       number
 inbox.returned      reason: withdrawn | replaced | run_ended
@@ -330,6 +331,15 @@ def child_ended(call_id: str, child_id: str, agent: str, outcome: Outcome, text:
         data["message"] = preview(outcome.failure.message if outcome.failure else outcome.stop_reason)
     data["usage"] = usage_data(usage)
     return NewEvent(f"child.{'completed' if good else 'failed'}", data, f"{call_id}/child/ended", call_id=call_id)
+
+
+def agent_transferred(
+    call_id: str, turn: int, before: tuple[str, int | None], after: tuple[str, int]
+) -> NewEvent:  # fmt: skip
+    """Its key lets one turn hand over once."""
+    named: list[dict[str, Json]] = [{"name": name, "version": version} for name, version in (before, after)]
+    data: dict[str, Json] = {"from": named[0], "to": named[1]}
+    return NewEvent("agent.transferred", data, f"turn-{turn}/transferred", call_id=call_id)
 
 
 def inbox_accepted(message_id: str, delivery: str) -> NewEvent:

@@ -124,7 +124,18 @@ class RunRow:
     background: bool = False
     detached: bool = False
     children: int = 0
+    transfers: int = 0  # how often its session was handed to another agent
     traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """The agent that takes a run over, as the run pins it from then on, and what it is told."""
+
+    definition: AgentDefinition
+    agent_id: str
+    agent_version: int
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
