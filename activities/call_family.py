@@ -23,7 +23,7 @@ from perdure.core.state import Json, OutboxEvent
 from perdure.definitions import AgentToolDefinition
 from perdure.runs import Runs
 from perdure.store.journal import Journal
-from perdure.store.rows import Awaits, CallRow, FamilyCall, NewMessage, RunRow, ToolCommit
+from perdure.store.rows import Awaits, CallRow, FamilyCall, HandOver, NewMessage, RunRow, ToolCommit
 from perdure.tools.builtin.family import (
     CANCEL_AGENT,
     MESSAGE_AGENT,
@@ -99,11 +99,11 @@ class FamilyCaller:
         self, run_id: str, call_id: str, arguments: Mapping[str, Json], outbox: Sequence[OutboxEvent]
     ) -> FamilyCall:
         run = await self.journal.get_run(run_id)
+        new: HandOver | ToolCommit
         try:
             new = await self.nursery.successor(run, str(arguments["agent"]), str(arguments.get("message") or ""))
-        except Refused as refused:  # done before, the call keeps its result
-            commit = ToolCommit("failed", refused.words, refused.code)
-            return FamilyCall(await self.journal.commit_tool(run_id, call_id, commit, outbox=outbox))
+        except Refused as refused:
+            new = ToolCommit("failed", refused.words, refused.code)
         return await self.journal.hand_over(run_id, call_id, new, outbox)
 
     async def _report(self, order: CallFamilyInput, done: FamilyCall) -> FamilyCallDone:

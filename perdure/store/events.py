@@ -336,10 +336,14 @@ def child_ended(call_id: str, child_id: str, agent: str, outcome: Outcome, text:
 def agent_transferred(
     call_id: str, turn: int, before: tuple[str, int | None], after: tuple[str, int]
 ) -> NewEvent:  # fmt: skip
-    """Its key lets one turn hand over once."""
     named: list[dict[str, Json]] = [{"name": name, "version": version} for name, version in (before, after)]
     data: dict[str, Json] = {"from": named[0], "to": named[1]}
-    return NewEvent("agent.transferred", data, f"turn-{turn}/transferred", call_id=call_id)
+    return NewEvent("agent.transferred", data, transferred_key(turn), call_id=call_id)
+
+
+def transferred_key(turn: int) -> str:
+    """A turn hands over once."""
+    return f"turn-{turn}/transferred"
 
 
 def inbox_accepted(message_id: str, delivery: str) -> NewEvent:

@@ -656,11 +656,11 @@ class Journal(Protocol):
         ...
 
     async def hand_over(
-        self, run_id: str, call_id: str, new: HandOver, outbox: Sequence[OutboxEvent] = ()
+        self, run_id: str, call_id: str, new: HandOver | ToolCommit, outbox: Sequence[OutboxEvent] = ()
     ) -> FamilyCall:
         """The run pins ``new`` from now on, agent.transferred says so, and what a vendor has counted of its transcript
         holds no more. Its limits stay; to the budgets of single tools the new agent's are added. Fails with
-        already_transferred: once in a turn."""
+        already_transferred: once in a turn. A commit in place of an agent is the answer when there can be none."""
         ...
 
     async def stop_waiting(self, run_id: str, call_id: str, words: str, outbox: Sequence[OutboxEvent] = ()) -> CallRow:

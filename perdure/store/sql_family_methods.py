@@ -22,6 +22,7 @@ from perdure.store.rows import (
     NewMessage,
     RunRow,
     Said,
+    ToolCommit,
 )
 from perdure.store.run_transaction import INTERRUPTS
 from perdure.store.trouble import InvalidCursor
@@ -91,7 +92,7 @@ class FamilyMethods(Access):
         )
 
     async def hand_over(
-        self, run_id: str, call_id: str, new: HandOver, outbox: Sequence[OutboxEvent] = ()
+        self, run_id: str, call_id: str, new: HandOver | ToolCommit, outbox: Sequence[OutboxEvent] = ()
     ) -> FamilyCall:
         return await self._call_family(run_id, lambda c: sql_handover.hand_over(c, run_id, call_id, new, outbox))
 

@@ -26,21 +26,19 @@ _HAND_OVER = (
 
 
 def hand_over(
-    connection: Connection, run_id: str, call_id: str, new: HandOver, outbox: Sequence[OutboxEvent]
+    connection: Connection, run_id: str, call_id: str, new: HandOver | ToolCommit, outbox: Sequence[OutboxEvent]
 ) -> FamilyCall:
     run, call = begin_call(connection, run_id, call_id, outbox)
     if call.ended:
         run.save()
         return FamilyCall(call.shown())
     before = connection.execute(_BEFORE, {"run": run.no}).one()
-    name = new.definition["name"]
-    event = say.agent_transferred(
-        call.key, call.row["turn"], (before.agent_name, before.agent_version), (name, new.agent_version)
-    )
-    assert event.key is not None, "a turn is handed over once"
-    if run.known([event.key]):
-        words = f"not handed to {name}: in this very turn the session was handed to {before.agent_name}"
+    if run.known([say.transferred_key(call.row["turn"])]):
+        words = f"in this very turn the session was handed to {before.agent_name}; it goes on after that"
         return answered(run, call, failed("already_transferred", words))
+    if isinstance(new, ToolCommit):
+        return answered(run, call, new)
+    name = new.definition["name"]
     where = {
         "run": run.no, "new_definition": dump(new.definition), "new_id": new.agent_id,
         "new_version": new.agent_version, "new_name": plain(name),
@@ -49,7 +47,11 @@ def hand_over(
     connection.execute(_HAND_OVER, where)
     # The vendor has counted other instructions and other tools: the next bound is made of bytes again.
     run.row["exact_tokens"], run.row["exact_number"] = None, 0
-    run.append(event)
+    run.append(
+        say.agent_transferred(
+            call.key, call.row["turn"], (before.agent_name, before.agent_version), (name, new.agent_version)
+        )
+    )
     told: dict[str, Json] = {"transferred_to": name, "version": new.agent_version}
     if new.message:
         told["message"] = new.message
