@@ -185,6 +185,18 @@ def test_the_policy_of_the_run_holds_for_whoever_takes_it_over(stack: Stack) -> 
     assert denied == ["calculator", "read_file"]
 
 
+def test_what_the_next_agents_prompt_may_cost_is_bounded_anew_and_no_budget_is_exceeded_by_it(stack: Stack) -> None:
+    desks(stack)
+    agent(stack, "billing", "billing-desk", tools=["read_file"], instructions="You bill. " * 2_000)
+    run_id = start(stack, "reception", budget={"max_tokens": 12_000, "on_limit": "stop"})
+    run = stack.wait_for_end(run_id)
+    assert (run["status"], run["stop_reason"], run["agent"]["name"]) == ("incomplete", "budget_reached", "billing")
+    events = stack.events(run_id)
+    assert [e["data"]["model"] for e in events if e["type"] == "model.started"] == ["scripted/reception"]
+    assert types(events)["budget.overrun"] == 0
+    held(stack, run_id)
+
+
 @pytest.mark.parametrize("point", ["family.before_call", "family.committed"])
 def test_a_worker_killed_around_a_hand_over_hands_over_once(build: Callable[..., Stack], point: str) -> None:
     stack = build().start(worker=False)
