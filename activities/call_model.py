@@ -83,7 +83,7 @@ class ModelCaller:
     @activity.defn(name=CALL_MODEL)
     async def call_model(self, order: CallModelInput) -> ModelResponded:
         async with lifeline(self.beat_every_seconds):
-            run = await self.transcripts.run(order.run_id)
+            run = await self.transcripts.run(order.run_id, order.transfers)
             model = run.definition["model"]
             async with self.journal.follow_interrupts(order.run_id) as interrupts:
                 view, begun = await self._begin(run, model, order)
@@ -224,7 +224,7 @@ class ModelCaller:
         if call.usage and call.message_number and call.usage.input_tokens:
             tokens = call.usage.input_tokens + call.usage.output_tokens
             if not order.wrap_up:
-                self.transcripts.count(run.id, Exact(tokens, call.message_number))
+                self.transcripts.count(run, Exact(tokens, call.message_number))
         return call
 
     def _priced(self, model: str, usage: Usage) -> Usage:

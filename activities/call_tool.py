@@ -79,7 +79,7 @@ class ToolCaller:
                 raise _superseded()
             call = begun.call
             assert call is not None, "a call that has begun is there"
-            run = await self.transcripts.run(order.run_id)
+            run = await self.transcripts.run(order.run_id, order.transfers)
             commit = await self._answer(order, run, call, begun)
             if commit.status == "unknown" and order.asks_about_unknown:
                 try:

@@ -1,5 +1,5 @@
-"""Transcripts and runs this worker has read before: messages and pinned definitions never change, so
-a turn reads only what is new. Bounded; losing an entry costs one more read."""
+"""Transcripts and runs this worker has read before: messages never change, pinned definitions only when another agent
+takes over, so a turn reads only what is new. Bounded; losing an entry costs one more read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from perdure.content import Message
 from perdure.core.budget import TOKENS_PER_BYTE_PERMILLE
 from perdure.store.journal import Journal
 from perdure.store.rows import RunRow
-from perdure.tools.client_tools import RunToolBox
+from perdure.tools.client_tools import run_toolbox
 from perdure.tools.port import ToolBox
 
 SESSIONS_MAX = 64  # the busiest ones
@@ -30,14 +30,17 @@ class Transcripts:
         self._sessions: OrderedDict[str, list[Message]] = OrderedDict()
         self._bytes: dict[str, int] = {}
         self._runs: OrderedDict[str, RunRow] = OrderedDict()
-        self._toolboxes: dict[str, ToolBox] = {}
+        self._toolboxes: dict[str, tuple[RunRow, ToolBox]] = {}
         self._exact: dict[str, Exact | None] = {}
         self._permille: dict[str, int] = {}
         self._calibrated = -CALIBRATION_SECONDS
 
-    async def run(self, run_id: str) -> RunRow:
-        """The run's constants (definition, session). Its status and usage may be stale."""
-        if run_id not in self._runs:
+    async def run(self, run_id: str, transfers: int = 0) -> RunRow:
+        """The run's constants (definition, session), after so many transfers at least. Its status and usage may be
+        stale."""
+        known = self._runs.get(run_id)
+        if known is None or known.transfers < transfers:
+            self._exact.pop(run_id, None)  # it counted other instructions and tools
             self._runs[run_id] = await self._journal.get_run(run_id)
             if len(self._runs) > RUNS_MAX:
                 oldest, _ = self._runs.popitem(last=False)
@@ -46,11 +49,11 @@ class Transcripts:
         return self._runs[run_id]
 
     def toolbox(self, run: RunRow, toolbox: ToolBox) -> ToolBox:
-        """The tools of a run: those of the registry that its agent names, and those its client answers."""
-        if run.id not in self._toolboxes:
-            definition = run.definition
-            self._toolboxes[run.id] = RunToolBox(toolbox, definition["tools"], definition.get("client_tools", []))
-        return self._toolboxes[run.id]
+        """The tools of a run: those of the registry that its agent names, its agents that are tools, its client's."""
+        known = self._toolboxes.get(run.id)
+        if known is None or known[0] is not run:
+            known = self._toolboxes[run.id] = (run, run_toolbox(toolbox, run.definition))
+        return known[1]
 
     async def exact(self, run_id: str) -> Exact | None:
         """How large the transcript was when a vendor counted it last."""
@@ -60,8 +63,10 @@ class Transcripts:
             self._exact[run_id] = Exact(run.exact_tokens or 0, run.exact_number) if known else None
         return self._exact[run_id]
 
-    def count(self, run_id: str, exact: Exact) -> None:
-        self._exact[run_id] = exact
+    def count(self, run: RunRow, exact: Exact) -> None:
+        """Unless another agent has taken over since."""
+        if self._runs.get(run.id) is run:
+            self._exact[run.id] = exact
 
     async def permille(self, model: str) -> int:
         """The most thousandths of a token that a byte may be for this model: what no tokenizer exceeds, unless

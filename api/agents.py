@@ -9,7 +9,7 @@ from starlette.responses import Response
 from ulid import ULID
 
 from api.bodies import JsonRoute
-from api.definitions import checked
+from api.definitions import checked, definition_of
 from api.encoding import JsonReply
 from api.idempotency import IDEMPOTENCY_KEY, once
 from api.paging import PAGE_DEFAULT, After, Before, Limit, Order, list_reply, page_reply
@@ -45,7 +45,8 @@ async def create_agent(request: Strict, given: Given, body: CreateAgent) -> Resp
     journal = given.assembly.journal
 
     async def act(agent_id: str) -> Response:
-        definition = checked(given.assembly, body, body.name, "")
+        made = definition_of(body, body.name)
+        definition = await checked(given.assembly, body, body.name, "", {body.name: made})
         try:
             newest = (await journal.get_agent(PROJECT, body.name)).version
         except NotFound:

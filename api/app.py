@@ -36,7 +36,7 @@ from api import (
     steering,
     timers,
 )  # fmt: skip
-from api.definitions import checked
+from api.definitions import checked, definition_of
 from api.gate import Gate
 from api.parts import PROJECT, Parts
 from api.problems import Problem, install
@@ -105,16 +105,19 @@ def create_app(
 async def store_configured_agents(assembly: Assembly) -> None:
     """``[agents.NAME]`` of the settings become stored agents; a changed table becomes a new version.
     BadAgentSettings where POST /v1/agents would refuse, before any is stored."""
-    definitions = []
+    agents: dict[str, CreateAgent] = {}
     for name, table in assembly.settings.agents.items():
         try:
-            agent = CreateAgent.model_validate({"name": name, **table.model_dump()})
+            agents[name] = CreateAgent.model_validate({"name": name, **table.model_dump()})
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise BadAgentSettings(f"[agents.{name}] {where}: {first['msg']}") from None
+    beside = {name: definition_of(agent, name) for name, agent in agents.items()}
+    definitions = []
+    for name, agent in agents.items():
         try:
-            definitions.append(checked(assembly, agent, name, ""))
+            definitions.append(await checked(assembly, agent, name, "", beside))
         except Problem as problem:
             where = (problem.errors[0].pointer or "").strip("/").replace("/", ".")
             raise BadAgentSettings(f"[agents.{name}] {where}: {problem.detail}") from None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from api.agent_tools import named_agent_errors
 from api.body import TextBlockIn
 from api.budgets import (
     check_first_call,
@@ -23,13 +24,15 @@ from api.requests import AgentBody, AgentReference, CreateRun, InlineAgent, RunI
 from perdure.assembly import Assembly, resolved_budget, resolved_limits
 from perdure.content import Block
 from perdure.core.budget import Budget
-from perdure.definitions import AgentDefinition, LimitsDefinition, ModelSettings
+from perdure.definitions import AgentDefinition, LimitsDefinition, ModelSettings, ToolDescription
 from perdure.providers.port import UnknownModel
 from perdure.store.rows import AgentRow
 from perdure.store.trouble import NotFound
+from perdure.tools.agent_tools import agent_tool_problems
 from perdure.tools.client_tools import client_tool_problems, run_tool_names, run_toolbox
 from perdure.tools.policy import normalized
 from perdure.tools.policy_check import limits_problems, policy_problems
+from perdure.tools.problem import Problem as Fault
 
 INLINE_NAME = "inline"
 
@@ -77,15 +80,29 @@ def definition_of(body: AgentBody, name: str) -> AgentDefinition:
         definition["budget"] = body.budget.definition()
     if body.agents:
         definition["agents"] = list(body.agents)
+    if body.agent_tools:
+        definition["agent_tools"] = [tool.definition() for tool in body.agent_tools]
     return definition
 
 
-def checked(assembly: Assembly, body: AgentBody, name: str, pointer: str) -> AgentDefinition:
-    """The definition, or a problem with everything that is wrong with it."""
+async def checked(
+    assembly: Assembly, body: AgentBody, name: str, pointer: str, beside: Mapping[str, AgentDefinition] | None = None
+) -> AgentDefinition:
+    """The definition, or a problem with everything that is wrong with it. ``beside``: see ``body_errors_of``."""
     definition = definition_of(body, name)
-    if errors := definition_errors(assembly, definition, body.policy.definition(), pointer):
+    if errors := await body_errors_of(assembly, body, definition, pointer, beside):
         raise errors_problem(errors)
     return definition
+
+
+async def body_errors_of(
+    assembly: Assembly, body: AgentBody, definition: AgentDefinition, pointer: str,
+    beside: Mapping[str, AgentDefinition] | None = None,
+) -> list[FieldError]:  # fmt: skip
+    """All that is wrong with an agent. ``beside`` are agents that are about to be stored, this one among them; None
+    for an inline one."""
+    errors = definition_errors(assembly, definition, body.policy.definition(), pointer)
+    return errors + await named_agent_errors(assembly, definition, pointer, beside or {})
 
 
 def definition_errors(
@@ -94,13 +111,26 @@ def definition_errors(
     """``unknown_model``, ``unknown_tool``, ``model_not_priced``, and what makes no sense. ``policy`` is the policy
     as it was given: with its defaults filled in, what contradicts itself may be gone."""
     limits, budget = definition["limits"], definition.get("budget", {})
-    described = assembly.toolbox.describe([name for name in definition["tools"] if assembly.toolbox.get(name)])
+    described = described_tools(assembly, definition)
     errors = [*_model_errors(assembly, definition, pointer), *_tool_errors(assembly, definition, pointer)]
     errors += field_errors(limits_problems(limits, described, at=f"{pointer}/limits"))
     errors += contradictions(budget, f"{pointer}/budget")
     if budget.get("max_cost_micros") is not None and not is_priced(assembly, definition["model"]):
         errors.append(FieldError(f"{pointer}/budget/max_cost_usd", "model_not_priced", not_priced(definition["model"])))
     return errors + field_errors(policy_problems(policy, described, at=f"{pointer}/policy"))
+
+
+def described_tools(assembly: Assembly, definition: AgentDefinition) -> list[ToolDescription]:
+    """Of the tools that the definition names, those that are here and sound."""
+    bad = {int(fault.pointer.split("/")[1]) for fault in _agent_tool_faults(assembly, definition, "")}
+    sound = [tool for number, tool in enumerate(definition.get("agent_tools", [])) if number not in bad]
+    box = run_toolbox(assembly.toolbox, {**definition, "agent_tools": sound})
+    return [tool.description for name in box.names() if (tool := box.get(name)) is not None]
+
+
+def _agent_tool_faults(assembly: Assembly, definition: AgentDefinition, at: str) -> list[Fault]:
+    tools = cast("list[Any]", definition.get("agent_tools", []))
+    return agent_tool_problems(tools, definition["tools"], assembly.toolbox, at=at)
 
 
 def _model_errors(assembly: Assembly, definition: AgentDefinition, pointer: str) -> list[FieldError]:
@@ -120,7 +150,7 @@ def _tool_errors(assembly: Assembly, definition: AgentDefinition, pointer: str) 
             errors.append(FieldError(here, "unknown_tool", f"there is no tool {name!r}; there are: {known}"))
         elif name in definition["tools"][:index]:
             errors.append(FieldError(here, "duplicate", f"tool {name!r} is named twice"))
-    return errors
+    return errors + field_errors(_agent_tool_faults(assembly, definition, f"{pointer}/agent_tools"))
 
 
 async def resolve(assembly: Assembly, body: CreateRun, content: list[Block]) -> Resolved:
@@ -165,7 +195,7 @@ async def resolve_agent(
             "validation_failed", "/agent_inline", "give either agent or agent_inline, not both", kind="conflict"
         )
     if inline is not None:
-        return checked(assembly, inline, inline.name or INLINE_NAME, "/agent_inline"), None
+        return await checked(assembly, inline, inline.name or INLINE_NAME, "/agent_inline"), None
     if reference is None:
         raise field_problem("validation_failed", "/agent", "give agent or agent_inline", kind="missing")
     row = await find_agent(assembly, reference)
@@ -189,6 +219,11 @@ def narrowed(assembly: Assembly, definition: AgentDefinition, policy: PolicyIn |
 def _run_errors(assembly: Assembly, definition: AgentDefinition, body: CreateRun) -> list[FieldError]:
     if faults := client_tool_problems(cast("list[Any]", definition.get("client_tools", [])), assembly.toolbox):
         return field_errors(faults)  # what follows looks at these tools
+    own = {tool["name"] for tool in definition.get("agent_tools", [])}
+    for number, tool in enumerate(definition.get("client_tools", [])):
+        if tool["name"] in own:
+            message = f"an agent is a tool with the name {tool['name']!r} already"
+            return [FieldError(f"/client_tools/{number}/name", "tool_exists", message)]
     tools = run_toolbox(assembly.toolbox, definition).describe(run_tool_names(definition))
     errors = field_errors(limits_problems(body.limits.definition(), tools))
     errors += contradictions(body.budget.definition() if body.budget else {}, "/budget")

@@ -19,7 +19,7 @@ EventType = Literal[
     "question.answered", "question.expired",
     "inbox.accepted", "inbox.applied", "inbox.returned", "signal.received",
     "timer.started", "timer.fired", "timer.cancelled",
-    "child.started", "child.completed", "child.failed",
+    "child.started", "child.completed", "child.failed", "agent.transferred",
     "board.posted", "board.updated", "board.removed",
     "budget.warning", "budget.reached", "budget.overrun", "usage.updated",
     "context.folded", "artifact.created", "todo.updated", "log",

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from api.bodies import JsonRoute
-from api.definitions import definition_errors, definition_of, narrowed, resolve_agent
+from api.definitions import body_errors_of, definition_of, narrowed, resolve_agent
 from api.encoding import JsonReply
 from api.idempotency import IDEMPOTENCY_KEY, once
 from api.parts import Given, Strict
@@ -19,6 +19,7 @@ from api.replies import ValidationOut, VerdictOut
 from api.requests import CheckPolicy, CreateAgent
 from perdure.assembly import Assembly
 from perdure.tools.arguments import args_sha256
+from perdure.tools.client_tools import run_tool_names
 
 router = APIRouter(tags=["agents"], route_class=JsonRoute)
 
@@ -45,7 +46,7 @@ router = APIRouter(tags=["agents"], route_class=JsonRoute)
 )  # fmt: skip
 async def validate_agent(request: Strict, given: Given, body: dict[str, Any]) -> Response:
     async def act(_: str) -> Response:
-        errors = _agent_errors(given.assembly, body)[:FIELD_ERRORS_MAX]
+        errors = (await _agent_errors(given.assembly, body))[:FIELD_ERRORS_MAX]
         shown = [{"pointer": error.pointer or "", "code": error.code, "message": error.message} for error in errors]
         return JsonReply({"valid": not errors, "errors": shown})
 
@@ -53,12 +54,13 @@ async def validate_agent(request: Strict, given: Given, body: dict[str, Any]) ->
     return reply
 
 
-def _agent_errors(assembly: Assembly, body: dict[str, Any]) -> list[FieldError]:
+async def _agent_errors(assembly: Assembly, body: dict[str, Any]) -> list[FieldError]:
     try:
         agent = CreateAgent.model_validate(body, from_attributes=True)  # as POST /v1/agents reads it
     except ValidationError as error:
         return body_errors(error.errors(), body)
-    return definition_errors(assembly, definition_of(agent, agent.name), agent.policy.definition(), "")
+    definition = definition_of(agent, agent.name)
+    return await body_errors_of(assembly, agent, definition, "", {agent.name: definition})
 
 
 @router.post(
@@ -81,8 +83,8 @@ async def check_policy(request: Strict, given: Given, body: CheckPolicy) -> Resp
     async def act(_: str) -> Response:
         definition, _agent = await resolve_agent(assembly, body.agent, body.agent_inline)
         definition = narrowed(assembly, definition, body.policy)
-        if body.tool not in definition["tools"]:
-            named = ", ".join(definition["tools"]) or "none"
+        if body.tool not in (names := run_tool_names(definition)):
+            named = ", ".join(names) or "none"
             raise field_problem("unknown_tool", "/tool", f"the agent has no tool {body.tool!r}; it has: {named}")
         ruling, problem = verdict_of(assembly, definition, body.tool, body.arguments)
         return JsonReply(

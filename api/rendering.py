@@ -8,7 +8,7 @@ from api import money_rendering
 from api.times import Object, time, time_or_none
 from perdure.content import Message
 from perdure.core.state import Failure, Usage
-from perdure.definitions import AgentDefinition, LimitsDefinition, ToolDescription
+from perdure.definitions import AgentDefinition, AgentToolDefinition, LimitsDefinition, ToolDescription
 from perdure.providers.port import ModelInfo
 from perdure.store.events import usd
 from perdure.store.rows import AgentRow, Calibration, CallRow, EventRow, RunRow, SessionRow
@@ -205,7 +205,20 @@ def agent(row: AgentRow) -> Object:
         "budget": money_rendering.definition(definition["budget"]) if "budget" in definition else None,
         "policy": definition.get("policy"),
         "agents": definition.get("agents", []),
+        "agent_tools": [agent_tool(tool) for tool in definition.get("agent_tools", [])],
         "created_at": time(row.created_ms),
+    }
+
+
+def agent_tool(tool: AgentToolDefinition) -> Object:
+    return {
+        "agent": tool["agent"],
+        "name": tool["name"],
+        "description": tool["description"],
+        "input_schema": tool["input_schema"],
+        "output_schema": tool.get("output_schema"),
+        "budget": money_rendering.definition(tool["budget"]) if "budget" in tool else None,
+        "timeout_seconds": tool.get("timeout_seconds"),
     }
 
 

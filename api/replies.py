@@ -257,6 +257,16 @@ class PolicyOut(Reply):
     repeat_failures_max: int
 
 
+class AgentToolOut(Reply):
+    agent: str
+    name: str
+    description: str
+    input_schema: dict[str, Any]
+    output_schema: dict[str, Any] | None
+    budget: AgentBudgetOut | None
+    timeout_seconds: float | None
+
+
 class AgentOut(Reply):
     """One immutable version of an agent."""
 
@@ -272,6 +282,7 @@ class AgentOut(Reply):
     budget: AgentBudgetOut | None
     policy: PolicyOut | None
     agents: list[str]
+    agent_tools: list[AgentToolOut]
     created_at: datetime
 
 

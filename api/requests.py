@@ -8,10 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, StrictBool, StrictFloat, StrictInt, Tag
 
+from api.agent_tool_bodies import AgentToolIn
 from api.body import Body, Content, Labels, Metadata, Moment, TextBlockIn, ToolName
 from api.budget_bodies import BudgetIn, LimitsIn, LimitsPatch
 from api.conflicts import OnConflict
 from api.policy_bodies import CheckedCall, ClientToolIn, PolicyIn
+from perdure.tools.agent_tools import AGENT_TOOLS_MAX
 from perdure.tools.client_tools import CLIENT_TOOLS_MAX
 
 INSTRUCTIONS_CHARACTERS_MAX = 1_000_000  # far beyond any model's window; the body limit rules before
@@ -87,7 +89,11 @@ class AgentBody(Body):
     agents: list[AgentName] = Field(
         default=[],
         max_length=AGENTS_MAX,
-        description="Stored agents that it may start with all of their own tools. Others keep those that it has, too.",
+        description="Stored agents that it may start with all of their own tools (others keep those that it has, too), "
+        "or hand its session to.",
+    )
+    agent_tools: list[AgentToolIn] = Field(
+        default=[], max_length=AGENT_TOOLS_MAX, description="Stored agents that it calls as tools."
     )
 
 

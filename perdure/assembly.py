@@ -19,7 +19,8 @@ from perdure.store.journal import Journal
 from perdure.store.rows import AgentRow, NewRun, RunRow
 from perdure.store.schedule_rows import ScheduleRow
 from perdure.store.sql import open_journal
-from perdure.tools.client_tools import RunToolBox
+from perdure.tools.builtin.family import TRANSFER_TO_AGENT
+from perdure.tools.client_tools import run_toolbox
 from perdure.tools.limits import ToolLimits
 from perdure.tools.port import ToolBox
 from perdure.tools.registry import build_toolbox
@@ -81,7 +82,7 @@ def run_spec(run: RunRow, settings: Settings, toolbox: ToolBox) -> RunSpec:
     definition, limits = run.definition, run.limits
     policies = [definition.get("policy"), definition.get("run_policy"), *definition.get("further_policies", [])]
     rates = [rate for each in policies if each for rate in each["rate_limits"]]
-    box = RunToolBox(toolbox, definition["tools"], definition.get("client_tools", []))
+    box = run_toolbox(toolbox, definition)
     return RunSpec(
         run_id=run.id,
         agent=definition["name"],
@@ -90,7 +91,7 @@ def run_spec(run: RunRow, settings: Settings, toolbox: ToolBox) -> RunSpec:
         start_ms=run.start_ms or 0,
         limits=core_limits(limits),
         tools=tuple(_tool_rule(tool, limits, rates) for tool in box.describe()),
-        rate_limits=tuple(RateLimit(rate["max_calls"], rate["window_seconds"]) for rate in rates),
+        rate_limits=tuple(RateLimit(rate["max_calls"], rate["window_seconds"], rate["tool"]) for rate in rates),
         on_limit=run.budget.on_limit if run.budget else None,
         ask_about_unknown=any(each is not None and each["unknown_outcome"] == "ask" for each in policies),
         model_timeout_seconds=settings.worker.model_timeout_seconds,
@@ -99,6 +100,7 @@ def run_spec(run: RunRow, settings: Settings, toolbox: ToolBox) -> RunSpec:
         continue_as_new_events=settings.worker.continue_as_new_events,
         previews=settings.previews,
         search_attributes=settings.search_attributes,
+        transfers=run.transfers,
     )
 
 
@@ -176,6 +178,7 @@ def _tool_rule(tool: ToolDescription, limits: LimitsDefinition, rates: Sequence[
         own["max_calls"] if own else None,
         own["on_exceed"] if own else "block",
         tuple(index for index, rate in enumerate(rates) if fnmatchcase(tool["name"], rate["tool"])),
+        tool["name"] == TRANSFER_TO_AGENT,
     )
 
 

@@ -65,6 +65,8 @@ class AgentRunInput:
 
 @dataclass(frozen=True, slots=True)
 class CallModelInput:
+    """``transfers`` is how often the session was handed over: a worker that has cached the agent before looks again."""
+
     run_id: str
     key: str
     turn: int
@@ -74,6 +76,7 @@ class CallModelInput:
     closes: str = ""
     tool_output_bytes: int = 0
     outbox: tuple[OutboxEvent, ...] = ()
+    transfers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,7 @@ class CallToolInput:
     counts_bytes: bool = False
     asks_about_unknown: bool = False
     outbox: tuple[OutboxEvent, ...] = ()
+    transfers: int = 0
 
 
 @dataclass(frozen=True, slots=True)

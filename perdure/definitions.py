@@ -127,11 +127,25 @@ class ClientToolDefinition(TypedDict):
     expires_seconds: float
 
 
+class AgentToolDefinition(TypedDict):
+    """A stored agent (NAME or NAME@VERSION) as a tool of another one. The schemas are of its arguments, and of its
+    answer when that has to be JSON; ``budget`` is the slice it is given."""
+
+    agent: str
+    name: str
+    description: str
+    input_schema: dict[str, Json]
+    output_schema: NotRequired[dict[str, Json]]
+    budget: NotRequired[BudgetDefinition]
+    timeout_seconds: NotRequired[float]
+
+
 class AgentDefinition(TypedDict):
     """An agent as stored and pinned by a run. ``tools`` are registry names. ``policy`` is the agent's,
     ``run_policy`` what a run adds, which can only narrow it, as can ``further_policies``, those of the runs above it.
-    ``agents`` are the stored agents that it may start with their own tools. A run's ``budget`` and ``limits`` are the
-    defaults it began with: what holds now is in the run's row."""
+    ``agents`` are the stored agents that it may start with their own tools, or hand its session to; ``agent_tools``
+    those that it calls as tools. ``output_schema`` is what a run's answer must fit, when it was started by such a
+    call. A run's ``budget`` and ``limits`` are the defaults it began with: what holds now is in the run's row."""
 
     name: str
     model: str
@@ -144,7 +158,9 @@ class AgentDefinition(TypedDict):
     budget: NotRequired[BudgetDefinition]
     client_tools: NotRequired[list[ClientToolDefinition]]
     agents: NotRequired[list[str]]
+    agent_tools: NotRequired[list[AgentToolDefinition]]
     further_policies: NotRequired[list[PolicyDefinition]]
+    output_schema: NotRequired[dict[str, Json]]
 
 
 class ToolDescription(TypedDict):

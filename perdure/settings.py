@@ -113,7 +113,8 @@ class AgentSettings(_Table):
     limits: dict[str, Any] = {}
     budget: dict[str, Any] | None = None
     policy: dict[str, Any] = {}
-    agents: list[str] = []  # stored agents that it may start with all of their own tools
+    agents: list[str] = []  # stored agents that it may start with all of their own tools, or hand its session to
+    agent_tools: list[dict[str, Any]] = []  # stored agents that it calls as tools
 
 
 class WorkerSettings(_Table):

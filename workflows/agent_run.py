@@ -18,7 +18,7 @@ with workflow.unsafe.imports_passed_through():
     from perdure.core.happenings import CancelRequested, Happening, Started
     from perdure.core.state import Outcome
     from workflows.perform import activity_for, happening_of
-    from workflows.shown import alarm_summary, details, show_end, show_status
+    from workflows.shown import alarm_summary, details, show_agent, show_end, show_status
 
 
 @workflow.defn(name=WORKFLOW)
@@ -61,8 +61,11 @@ class AgentRun:
         self._happened.extend(brought.orders)
 
     def _take_what_happened(self) -> None:
+        transfers = self._state.spec.transfers
         while self._happened:
             self._state = evolve(self._state, self._happened.pop(0))
+        if self._state.spec.transfers != transfers:
+            show_agent(self._state)
 
     def _decision(self) -> Decision:
         """What the core wants now; a status or reason that readers were not told yet is said first."""

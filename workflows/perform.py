@@ -90,7 +90,16 @@ def activity_for(action: Action, state: RunState) -> workflow.ActivityHandle[obj
             return _start(
                 CALL_MODEL,
                 CallModelInput(
-                    spec.run_id, key, turn, apply, only_for_messages, wrap_up, closes, tool_output_bytes, outbox
+                    spec.run_id,
+                    key,
+                    turn,
+                    apply,
+                    only_for_messages,
+                    wrap_up,
+                    closes,
+                    tool_output_bytes,
+                    outbox,
+                    spec.transfers,
                 ),
                 state,
                 f"{'wrap-up' if wrap_up else f'turn {turn}'} · {spec.model}",
@@ -113,6 +122,7 @@ def activity_for(action: Action, state: RunState) -> workflow.ActivityHandle[obj
                     spec.limits.tool_output_bytes_per_turn is not None,
                     spec.ask_about_unknown and rule.effect == "once",
                     outbox,
+                    spec.transfers,
                 ),
                 state,
                 f"turn {turn} · {rule.name}",

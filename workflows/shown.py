@@ -8,9 +8,18 @@ from temporalio import workflow
 from temporalio.common import SearchAttributeKey
 
 with workflow.unsafe.imports_passed_through():
-    from perdure.contract import SEARCH_COST, SEARCH_NEEDS_ACTION, SEARCH_STATUS, SUMMARY_CHARACTERS
+    from perdure.contract import (
+        SEARCH_AGENT,
+        SEARCH_COST,
+        SEARCH_MODEL,
+        SEARCH_NEEDS_ACTION,
+        SEARCH_STATUS,
+        SUMMARY_CHARACTERS,
+    )
     from perdure.core.state import OpenCall, Outcome, RunState
 
+_AGENT = SearchAttributeKey.for_keyword(SEARCH_AGENT)
+_MODEL = SearchAttributeKey.for_keyword(SEARCH_MODEL)
 _STATUS = SearchAttributeKey.for_keyword(SEARCH_STATUS)
 _COST = SearchAttributeKey.for_int(SEARCH_COST)
 _NEEDS_ACTION = SearchAttributeKey.for_bool(SEARCH_NEEDS_ACTION)
@@ -107,6 +116,12 @@ def show_status(state: RunState) -> None:
         workflow.upsert_search_attributes(
             [_STATUS.value_set(state.told), _NEEDS_ACTION.value_set(state.told == "requires_action")]
         )
+
+
+def show_agent(state: RunState) -> None:
+    """One upsert when another agent has taken over."""
+    if state.spec.search_attributes:
+        workflow.upsert_search_attributes([_AGENT.value_set(state.spec.agent), _MODEL.value_set(state.spec.model)])
 
 
 def show_end(state: RunState, outcome: Outcome) -> None:

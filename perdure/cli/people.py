@@ -60,6 +60,8 @@ class PeopleLines:
                 return _time(type_, data)
             case "child":
                 return _child(type_, data)
+            case "agent":
+                return [(f"⇒ {clean(data['from']['name'])} hands over to {clean(data['to']['name'])}", "cyan")]
             case "run":
                 return self._status(type_, event)
             case "turn":

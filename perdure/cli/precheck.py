@@ -103,6 +103,8 @@ def _tools_and_models(settings: Settings) -> Iterator[SettingsProblem]:
                 known = ", ".join(toolbox.names())
                 yield _problem("agents", f"[agents.{name}] tools: there is no tool {tool!r}; there are: {known}")
         described = toolbox.describe([tool for tool in agent.tools if toolbox.get(tool)])
+        if agent.agent_tools:  # the API, which knows what they are named by default, looks at these policies
+            continue
         for fault in policy_problems(agent.policy, described, at="policy"):
             yield _problem("agents", f"[agents.{name}] {fault.pointer.replace('/', '.')}: {fault.message}")
 

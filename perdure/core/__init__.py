@@ -9,7 +9,8 @@ Read in this order:
 5. ``decide.py``      ``decide(state, now)``: read top to bottom, the first line that applies wins;
    ``calls.py``       the same for the tool calls of a turn
 6. ``evolve.py``      ``evolve(state, happening)``: the only place where anything changes;
-   ``orders.py``      the same for orders from outside; ``outbox.py`` for events nobody else would write
+   ``orders.py``      the same for orders from outside; ``outbox.py`` for events nobody else would write;
+   ``handover.py``    what holds when another agent takes over
 7. ``judge.py``       the verdict on each tool call a model asks for, by ``policy.py``
 8. ``budget.py``      what a run may spend: reserve before a call, settle after it
 9. ``transcript.py``  repair of a transcript before a model sees it

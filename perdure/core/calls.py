@@ -56,7 +56,7 @@ def wanted_calls(state: RunState, now_ms: int) -> WantedCalls:
             wake_at_ms = _earlier(wake_at_ms, call.expires_ms)
         elif call.waits and call.waits != "poll":  # the next try of a poll is a call
             written.append(SettleAsk(settle_key(call), call.call_id, state.turn, call.tool))
-        elif behind_a_barrier or count >= PARALLEL_TOOLS_MAX:
+        elif behind_a_barrier or count >= PARALLEL_TOOLS_MAX or (rule.last and _others_open(state)):
             continue
         elif (free_at_ms := _free_at_ms(state, rule, wanted, now_ms)) > now_ms:
             wake_at_ms, rate_limited = _earlier(wake_at_ms, free_at_ms), call.tool
@@ -73,6 +73,11 @@ def wanted_calls(state: RunState, now_ms: int) -> WantedCalls:
     # A model that asks for thousands of calls does not get as many workers.
     wanted += [*begun, *fresh[: max(0, WRITTEN_AT_ONCE_MAX - len(begun))]]
     return WantedCalls(tuple(wanted), wake_at_ms, idle, ", ".join(waits) or f"rate_limit: {rate_limited}")
+
+
+def _others_open(state: RunState) -> bool:
+    """Whether a call of the turn has no result yet that must have one before the last calls begin."""
+    return any(not call.answered and not state.spec.rule(call.tool).last for call in state.open_calls)
 
 
 def _run(state: RunState, call: OpenCall, rule: ToolRule) -> CallTool | CallFamily:

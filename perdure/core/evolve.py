@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from perdure.core.actions import Action, AnswerCall, CallFamily, CallModel, CallTool, Finish
+from perdure.core.handover import taken_over
 from perdure.core.happenings import (
     ActionCancelled,
     AskSettled,
@@ -60,6 +61,10 @@ def evolve(state: RunState, happening: Happening) -> RunState:
     """The state after ``happening``."""
     if state.ended:
         return state
+    return taken_over(_evolved(state, happening))
+
+
+def _evolved(state: RunState, happening: Happening) -> RunState:
     match happening:
         case Started():
             return _started(state, happening)
@@ -264,7 +269,8 @@ def _family_called(state: RunState, called: FamilyCalled) -> RunState:
     """A child that has ended before this was heard said so in an order: ``orders.py`` keeps such early words."""
     if called.child and called.call_id not in state.ended_early:
         state = replace(state, children=(*state.children, called.call_id))
-    state = replace(state, ended_early=tuple(one for one in state.ended_early if one != called.call_id))
+    ended_early = tuple(one for one in state.ended_early if one != called.call_id)
+    state = replace(state, ended_early=ended_early, next_spec=called.spec or state.next_spec)
     if not called.expires_ms:
         return answered(replace(state, turn_bytes=state.turn_bytes + called.bytes), called.call_id)
     call = open_call(state, called.call_id)

@@ -11,7 +11,7 @@ from typing import Literal
 
 from perdure.core.actions import Action
 from perdure.core.numbers import Numbers
-from perdure.core.spec import Limits, OnLimit
+from perdure.core.spec import Limits, OnLimit, RunSpec
 from perdure.core.state import Failure, RunStatus, Usage, WaitsFor
 
 Delivery = Literal["steer", "enqueue", "interrupt", "note"]
@@ -112,13 +112,14 @@ class ToolAnswered:
 @dataclass(frozen=True, slots=True)
 class FamilyCalled:
     """A call about other runs is carried out: it has its result, or waits for children until ``expires_ms``.
-    ``child``: it started a run that ends with this one."""
+    ``child``: it started a run that ends with this one. ``spec``: it has handed the session to another agent."""
 
     key: str
     call_id: str
     expires_ms: int = 0
     child: bool = False
     bytes: int = 0
+    spec: RunSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
-"""What a run is told once, at its start, and carries unchanged through continue-as-new.
+"""What a run is told once, at its start (and when another agent takes it over), and carries unchanged through
+continue-as-new.
 
 Everything here is small: names, numbers, rules. Instructions, prompts and schemas are content and
 stay in the journal.
@@ -25,7 +26,8 @@ class ToolRule:
     not ``parallel`` is a barrier: nothing of the same turn runs beside it. ``answered_by`` says who gives
     the result: a worker that runs it, a person (``ask_user``), or the client that declared it.
     ``max_calls`` is the tool's own budget in this run; calls beyond it are refused (``block``) or run with
-    a word to the model (``steer``). ``rates`` are indices into the run's ``rate_limits`` that count it.
+    a word to the model (``steer``). ``rates`` are indices into the run's ``rate_limits`` that count it. A call of a
+    tool that is the ``last`` of its turn waits until all others of the turn are answered.
     """
 
     name: str
@@ -37,14 +39,17 @@ class ToolRule:
     max_calls: int | None = None
     on_exceed: OnExceed = "block"
     rates: tuple[int, ...] = ()
+    last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """At most ``max_calls`` starts within any ``window_seconds``; further calls wait for their turn."""
+    """At most ``max_calls`` starts within any ``window_seconds``; further calls wait for their turn. ``tool`` is whose:
+    a limit that is there under the next agent, too, goes on counting."""
 
     max_calls: int
     window_seconds: float
+    tool: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class RunSpec:
     """The constants of a run. ``deadline_ms`` is unix time in milliseconds, and so is ``start_ms``: before it nothing
-    begins."""
+    begins. ``transfers`` is how often the session was handed to another agent."""
 
     run_id: str
     agent: str
@@ -80,6 +85,7 @@ class RunSpec:
     continue_as_new_events: int = 1_500
     previews: bool = True
     search_attributes: bool = True
+    transfers: int = 0
 
     def rule(self, name: str) -> ToolRule:
         """The rule of a tool; an unknown tool gets the safe default, and is refused by the judge."""

@@ -123,6 +123,7 @@ class RunState:
     """Everything ``decide`` looks at. Change it only through ``evolve``."""
 
     spec: RunSpec
+    next_spec: RunSpec | None = None  # of the agent that takes over when the calls of this turn are answered
     turn: int = 0  # model calls that were answered, or interrupted
     tool_calls: int = 0  # tool calls asked so far
     questions: int = 0  # how often people were asked

@@ -41,6 +41,7 @@ child.started       run_id, agent, model, goal (preview), depth, background, det
 child.completed     run_id, agent, status: completed | incomplete, stop_reason, preview, usage
 child.failed        run_id, agent, status: failed | cancelled | expired, code, message, usage
 board.posted        entry_id, number, version, revision, topic?, preview; board.updated and board.removed alike
+agent.transferred   from, to: each {name, version}: another agent goes on with the session
 inbox.accepted      delivery
 inbox.applied       number
 inbox.returned      reason: withdrawn | replaced | run_ended
@@ -346,6 +347,19 @@ def board_changed(verb: str, call_id: str, change: BoardChange, text: str, topic
     if topic is not None:
         data["topic"] = topic
     return NewEvent(f"board.{verb}", data, board_key(call_id), call_id=call_id)
+
+
+def agent_transferred(
+    call_id: str, turn: int, before: tuple[str, int | None], after: tuple[str, int]
+) -> NewEvent:  # fmt: skip
+    named: list[dict[str, Json]] = [{"name": name, "version": version} for name, version in (before, after)]
+    data: dict[str, Json] = {"from": named[0], "to": named[1]}
+    return NewEvent("agent.transferred", data, transferred_key(turn), call_id=call_id)
+
+
+def transferred_key(turn: int) -> str:
+    """A turn hands over once."""
+    return f"turn-{turn}/transferred"
 
 
 def inbox_accepted(message_id: str, delivery: str) -> NewEvent:

@@ -16,6 +16,7 @@ from perdure.store.run_transaction import RunTransaction, usage_of
 from perdure.store.schema import messages, runs
 
 CHILD_FAILED = "child_failed"
+MISFIT = "output_schema_unsatisfied"
 MESSAGE_CHARS_MAX = 20_000  # of an output in a message: more is read by wait_for_agents
 TOGETHER_CHARS_MAX = 40_000  # of the outputs in one result, below what is spooled
 _SHORTEST_CHARS = 500
@@ -107,7 +108,9 @@ def one_result(child: Child) -> ToolCommit:
     told = _shown(child, None)
     if not child.good:
         return ToolCommit("failed", dump(told), CHILD_FAILED)
-    if child.said:
+    if child.said and child.said.misfit:
+        return ToolCommit("failed", dump(told), MISFIT)
+    if child.said and child.said.blob:
         return ToolCommit("completed", dump(told), blob=child.said.blob, bytes=child.said.bytes)
     return ToolCommit("completed", dump(told))
 
@@ -115,7 +118,8 @@ def one_result(child: Child) -> ToolCommit:
 def many_result(children: Sequence[Child], **more: Json) -> ToolCommit:
     """What a call that waited for several is answered: each by itself says whether it failed."""
     each = max(_SHORTEST_CHARS, TOGETHER_CHARS_MAX // max(1, len(children)))
-    alone = children[0].said if len(children) == 1 else None
+    said = children[0].said if len(children) == 1 else None
+    alone = said if said and said.blob and not said.misfit else None
     told: dict[str, Any] = {"agents": [_shown(child, None if alone else each) for child in children], **more}
     return ToolCommit("completed", dump(told), blob=alone.blob if alone else None, bytes=alone.bytes if alone else 0)
 
@@ -125,6 +129,8 @@ def message_text(child: Child) -> str:
     head = f"[Perdure] The agent {child.id} ({child.agent}), which you started with the call {child.call_id}, "
     if not child.good:
         return head + f"has failed: {dump(_error(child))}"
+    if child.said and child.said.misfit:
+        head += f"has answered, but {child.said.misfit}\n\nIt "
     ended = "has completed" if child.status == "completed" else f"has ended early ({child.stop_reason})"
     return f"{head}{ended}:\n\n{_cut(_output(child), MESSAGE_CHARS_MAX)}"
 
@@ -135,6 +141,10 @@ def _shown(child: Child, chars: int | None) -> dict[str, Any]:
         told["stop_reason"] = child.stop_reason
     if child.good:
         told["output"] = _output(child) if chars is None else _cut(_output(child), chars)
+        if child.said and child.said.misfit:
+            told["error"] = {"code": MISFIT, "message": child.said.misfit}
+        elif child.said and child.said.typed and told["output"] == child.said.text:
+            told["output"] = load(child.said.text)
     elif child.over:
         told["error"] = _error(child)
     if child.over:

@@ -32,6 +32,7 @@ from perdure.store.rows import (
     Delta,
     EventRow,
     FamilyCall,
+    HandOver,
     ImportedMessage,
     InboxRow,
     LedgerRow,
@@ -657,6 +658,14 @@ class Journal(Protocol):
         self, run_id: str, call_id: str, child_id: str, reason: str, outbox: Sequence[OutboxEvent] = ()
     ) -> FamilyCall:
         """An order ``cancel`` to the child and all below it. Fails with agent_not_found."""
+        ...
+
+    async def hand_over(
+        self, run_id: str, call_id: str, new: HandOver | ToolCommit, outbox: Sequence[OutboxEvent] = ()
+    ) -> FamilyCall:
+        """The run pins ``new`` from now on, agent.transferred says so, and what a vendor has counted of its transcript
+        holds no more. Its limits stay; to the budgets of single tools the new agent's are added. Fails with
+        already_transferred: once in a turn. A commit in place of an agent is the answer when there can be none."""
         ...
 
     async def stop_waiting(self, run_id: str, call_id: str, words: str, outbox: Sequence[OutboxEvent] = ()) -> CallRow:

@@ -125,7 +125,18 @@ class RunRow:
     background: bool = False
     detached: bool = False
     children: int = 0
+    transfers: int = 0  # how often its session was handed to another agent
     traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """The agent that takes a run over, as the run pins it from then on, and what it is told."""
+
+    definition: AgentDefinition
+    agent_id: str
+    agent_version: int
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +174,15 @@ class Aftermath:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """The output of a child that is too large for its parent's transcript: a preview, and where the whole is."""
+    """The output of a child as its parent is shown it, where that is not the output itself. One that is too large for
+    its parent's transcript is a preview with a ``blob``, where the whole is. One that has to be JSON is ``typed`` when
+    it fits; ``misfit`` is what is wrong with it otherwise."""
 
     text: str
-    blob: str
-    bytes: int
+    blob: str | None = None
+    bytes: int = 0
+    typed: bool = False
+    misfit: str = ""
 
 
 @dataclass(frozen=True, slots=True)

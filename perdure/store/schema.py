@@ -131,6 +131,7 @@ runs = Table(
     Column("detached", Boolean, nullable=False),  # it does not end with its parent
     Column("slice", Text),  # what its parent's ledger has reserved for it, while it lives
     Column("children", Integer, nullable=False),  # how many runs it has started
+    Column("transfers", Integer, nullable=False),  # how often its session was handed to another agent
     Column("said", Text),  # its output as its parent is shown it, when it is large
     Column("workflow_left", Boolean, nullable=False),  # it was ended here, and its workflow may not have heard of it
     Column("labels", Text),

@@ -147,9 +147,9 @@ def _blank_runs(connection: Connection, session_nos: Sequence[int], of_these: Se
     connection.execute(delete(signals).where(signals.c.run_no.in_(of_these)))
     connection.execute(delete(run_labels).where(run_labels.c.run_no.in_(of_these)))
     for row in connection.execute(select(runs).where(runs.c.session_no.in_(session_nos))).mappings().all():
-        definition = {**load(row["definition"]), "instructions": "", "client_tools": []}
-        for policy in ("policy", "run_policy", "further_policies"):
-            definition.pop(policy, None)
+        definition = {**load(row["definition"]), "instructions": "", "client_tools": [], "agent_tools": []}
+        for member in ("policy", "run_policy", "further_policies", "output_schema"):
+            definition.pop(member, None)
         error = row["error"] and dump({**load(row["error"]), "message": ERASED})
         reason = row["stop_reason"] if row["status"] != "cancelled" else "cancelled"
         connection.execute(

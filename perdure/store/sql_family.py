@@ -80,14 +80,14 @@ Refusal = tuple[str, str]  # a code, and words a model can act on
 def spawn(
     connection: Connection, run_id: str, call_id: str, new: NewChild, outbox: Sequence[OutboxEvent]
 ) -> FamilyCall:
-    run, call = _begin(connection, run_id, call_id, outbox)
+    run, call = begin_call(connection, run_id, call_id, outbox)
     child = _child_of_call(run, call)
     if not call.ended:
         if child is None:
             held = run.connection.execute(_HELD, {"run": run.no}).one_or_none()
             born = _refused(run, new, held.verb if held else "") or _bear(run, call, new)
             if isinstance(born, tuple):
-                return _answered(run, call, _failed(*born))
+                return answered(run, call, failed(*born))
             child = born
             if held and held.verb == "pause":
                 held_child = RunTransaction(connection, child.id)
@@ -95,7 +95,7 @@ def spawn(
                 held_child.save()
         if child.background:
             told: dict[str, Json] = {"id": child.id, "agent": child.definition["name"], "status": "running"}
-            return replace(_answered(run, call, ToolCommit("completed", dump(told))), child=child)
+            return replace(answered(run, call, ToolCommit("completed", dump(told))), child=child)
         return replace(_wait(run, call, Awaits((child.id,), single=True), child.deadline_ms + GRACE_MS), child=child)
     run.save()
     return FamilyCall(call.shown(), child=child)
@@ -104,16 +104,16 @@ def spawn(
 def await_children(
     connection: Connection, run_id: str, call_id: str, awaits: Awaits, expires_ms: int, outbox: Sequence[OutboxEvent]
 ) -> FamilyCall:
-    run, call = _begin(connection, run_id, call_id, outbox)
+    run, call = begin_call(connection, run_id, call_id, outbox)
     if call.ended:
         run.save()
         return FamilyCall(call.shown())
     all_ids = child_ids(connection, run.id)
     ids = tuple(dict.fromkeys(awaits.ids)) or tuple(id_ for id_, over in all_ids if not over)
     if strangers := [id_ for id_ in ids if id_ not in dict(all_ids)]:
-        return _answered(run, call, _failed(*_unknown(strangers, all_ids)))
+        return answered(run, call, failed(*_unknown(strangers, all_ids)))
     if not ids:
-        return _answered(run, call, many_result([], timed_out=False))
+        return answered(run, call, many_result([], timed_out=False))
     return _wait(run, call, replace(awaits, ids=ids), expires_ms)
 
 
@@ -121,25 +121,25 @@ def message_child(
     connection: Connection, run_id: str, call_id: str, child_id: str, message: NewMessage,
     outbox: Sequence[OutboxEvent],
 ) -> FamilyCall:  # fmt: skip
-    run, call = _begin(connection, run_id, call_id, outbox)
+    run, call = begin_call(connection, run_id, call_id, outbox)
     child = None if call.ended else _own(run, child_id)
     if call.ended or child is None:
         return _nothing(run, call, child_id)
     if child.over:
-        return _answered(run, call, _failed("agent_ended", f"{child.id} has ended: it is {child.status}"))
+        return answered(run, call, failed("agent_ended", f"{child.id} has ended: it is {child.status}"))
     try:
         accept_now(child, message)
     except InboxFull as full:
-        return _answered(run, call, _failed("queue_full", str(full)))
+        return answered(run, call, failed("queue_full", str(full)))
     child.save()
     told: dict[str, Json] = {"id": child.id, "status": "accepted", "delivery": message.delivery}
-    return replace(_answered(run, call, ToolCommit("completed", dump(told))), told=(child.id,))
+    return replace(answered(run, call, ToolCommit("completed", dump(told))), told=(child.id,))
 
 
 def cancel_child(
     connection: Connection, run_id: str, call_id: str, child_id: str, reason: str, outbox: Sequence[OutboxEvent]
 ) -> FamilyCall:
-    run, call = _begin(connection, run_id, call_id, outbox)
+    run, call = begin_call(connection, run_id, call_id, outbox)
     child = None if call.ended else _own(run, child_id)
     if call.ended or child is None:
         return _nothing(run, call, child_id)
@@ -148,7 +148,7 @@ def cancel_child(
     for one in cancelled:
         add_order(one, Order(0, "cancel", reason=reason or "cancelled by the agent that started it"))
         one.save()
-    answer = _answered(run, call, ToolCommit("completed", dump(told)))
+    answer = answered(run, call, ToolCommit("completed", dump(told)))
     return replace(answer, told=tuple(one.id for one in cancelled))
 
 
@@ -157,7 +157,7 @@ def stop_waiting(
 ) -> CallRow:
     """A message ends the wait, and those that were waited for go on: a child whose call does not wait for it any more
     lives in the background."""
-    run, call = _begin(connection, run_id, call_id, outbox)
+    run, call = begin_call(connection, run_id, call_id, outbox)
     if not call.ended:
         waits = [wait for wait in open_asks_of(run, call_id) if wait.awaits is not None]
         ids = [id_ for wait in waits for id_ in (wait.awaits.ids if wait.awaits else ())]
@@ -197,7 +197,7 @@ def give_order(connection: Connection, run_id: str, order: Order) -> tuple[Order
     return given, [one.id for one in below]
 
 
-def _begin(
+def begin_call(
     connection: Connection, run_id: str, call_id: str, outbox: Sequence[OutboxEvent]
 ) -> tuple[RunTransaction, Call]:
     run = RunTransaction(connection, run_id)
@@ -215,9 +215,7 @@ def _wait(run: RunTransaction, call: Call, awaits: Awaits, expires_ms: int) -> F
     """Until as many as shall have ended; at once if they have."""
     children = children_named(run.connection, run.id, awaits.ids)
     if is_settled(awaits, children):
-        return _answered(
-            run, call, one_result(children[0]) if awaits.single else many_result(children, timed_out=False)
-        )
+        return answered(run, call, one_result(children[0]) if awaits.single else many_result(children, timed_out=False))
     found = next((row for row in open_asks_of(run, call.key) if row.type == "children"), None)
     if found is None:
         shown, sha256 = call.shown(), call.row["args_sha256"] or ""
@@ -226,7 +224,7 @@ def _wait(run: RunTransaction, call: Call, awaits: Awaits, expires_ms: int) -> F
     return FamilyCall(call.shown(), expires_ms=found.expires_ms)
 
 
-def _answered(run: RunTransaction, call: Call, commit: ToolCommit) -> FamilyCall:
+def answered(run: RunTransaction, call: Call, commit: ToolCommit) -> FamilyCall:
     shown = answer_call(run, call, commit)
     run.save()
     return FamilyCall(shown)
@@ -235,12 +233,12 @@ def _answered(run: RunTransaction, call: Call, commit: ToolCommit) -> FamilyCall
 def _nothing(run: RunTransaction, call: Call, child_id: str) -> FamilyCall:
     """The call has ended before, or is about a run that is not the caller's."""
     if not call.ended:
-        return _answered(run, call, _failed(*_unknown([child_id], child_ids(run.connection, run.id))))
+        return answered(run, call, failed(*_unknown([child_id], child_ids(run.connection, run.id))))
     run.save()
     return FamilyCall(call.shown())
 
 
-def _failed(code: str, words: str) -> ToolCommit:
+def failed(code: str, words: str) -> ToolCommit:
     return ToolCommit("failed", words, code)
 
 

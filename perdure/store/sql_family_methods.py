@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from perdure.core.happenings import Order
 from perdure.core.state import Failure, OutboxEvent, Outcome
-from perdure.store import sql_board, sql_endings, sql_family, sql_family_reading, sql_runs
+from perdure.store import sql_board, sql_endings, sql_family, sql_family_reading, sql_handover, sql_runs
 from perdure.store.access import Access
 from perdure.store.board_rows import Board, BoardChange
 from perdure.store.rows import (
@@ -18,10 +18,12 @@ from perdure.store.rows import (
     CallRow,
     EventRow,
     FamilyCall,
+    HandOver,
     NewChild,
     NewMessage,
     RunRow,
     Said,
+    ToolCommit,
 )
 from perdure.store.run_transaction import INTERRUPTS
 from perdure.store.trouble import InvalidCursor
@@ -89,6 +91,11 @@ class FamilyMethods(Access):
         return await self._call_family(
             run_id, lambda c: sql_family.cancel_child(c, run_id, call_id, child_id, reason, outbox)
         )
+
+    async def hand_over(
+        self, run_id: str, call_id: str, new: HandOver | ToolCommit, outbox: Sequence[OutboxEvent] = ()
+    ) -> FamilyCall:
+        return await self._call_family(run_id, lambda c: sql_handover.hand_over(c, run_id, call_id, new, outbox))
 
     async def stop_waiting(
         self, run_id: str, call_id: str, words: str, outbox: Sequence[OutboxEvent] = ()

@@ -105,7 +105,7 @@ def _new_row(new: NewRun, run_id: str, place: Place, at_ms: int) -> dict[str, An
         "reasoning_tokens", "cost_micros", "unpriced_calls", "turns", "recovering", "spent_micros",
         "spent_tokens", "spent_output_tokens", "reserved_micros", "reserved_tokens", "reserved_output_tokens",
         "last_entry", "last_order", "open_asks", "waiting_messages", "buffered_signals", "exact_number", "pruned",
-        "pruned_seq", "children",
+        "pruned_seq", "children", "transfers",
     )  # fmt: skip
     parent = new.parent
     return dict.fromkeys(zeros, 0) | {
@@ -316,6 +316,7 @@ def run_of(row: RowMapping) -> RunRow:
         background=bool(row["background"]),
         detached=bool(row["detached"]),
         children=row["children"],
+        transfers=row["transfers"],
         traceparent=row["traceparent"],
         labels=load_map(row["labels"]),
         metadata=load_map(row["metadata"]),

@@ -1,4 +1,5 @@
-"""Tools that the caller of a run declares and executes, and the tool box of one run: the registry's tools and these.
+"""Tools that the caller of a run declares and executes, and the tool box of one run: the registry's tools, the agents
+that its own agent calls as tools, and these.
 
 No worker runs a client tool: a call waits until its result is posted, or its time is over.
 """
@@ -10,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from perdure.core.state import Json
-from perdure.definitions import AgentDefinition, ClientToolDefinition, ToolDescription
-from perdure.tools.json_schema import BadSchema, schema_of
+from perdure.definitions import AgentDefinition, AgentToolDefinition, ClientToolDefinition, ToolDescription
+from perdure.tools.agent_tools import AgentTool
+from perdure.tools.json_schema import BadSchema, misfit_words, schema_of
 from perdure.tools.port import Tool, ToolBox, ToolCallContext, ToolTrouble
 from perdure.tools.problem import Problem
 from perdure.tools.registry import UnknownTool
@@ -21,8 +23,6 @@ CLIENT_DESCRIPTION_CHARS_MAX = 8_192
 CLIENT_EXPIRES_SECONDS = 86_400.0  # a client that is away for a day is not coming back for this call
 CLIENT_EXPIRES_SECONDS_MAX = 2_592_000.0  # thirty days
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # what every vendor accepts as a function name
-_MISFITS_SHOWN_MAX = 5  # a model mends a few at a time; more would only fill its context
-_EXPECTED_CHARS_MAX = 1_500
 
 
 class ClientTool:
@@ -44,16 +44,8 @@ class ClientTool:
 
     def problem(self, arguments: dict[str, Json]) -> str | None:
         """What is wrong with the arguments, in words a model can act on; None when they fit."""
-        found = schema_of(self.description["parameters"]).misfits(arguments)
-        if not found:
-            return None
-        lines = [f"- {one.pointer.strip('/').replace('/', '.') or 'the whole'}: {one.message}" for one in found]
-        if len(lines) > _MISFITS_SHOWN_MAX:
-            lines[_MISFITS_SHOWN_MAX:] = [f"- and {len(lines) - _MISFITS_SHOWN_MAX} more"]
-        expected = str(self.description["parameters"])[:_EXPECTED_CHARS_MAX]
-        return "\n".join(
-            [f"The arguments do not fit the tool {self.description['name']}:", *lines, f"Expected: {expected}"]
-        )
+        head = f"The arguments do not fit the tool {self.description['name']}:"
+        return misfit_words(head, self.description["parameters"], arguments)
 
     async def run(self, arguments: dict[str, Json], call: ToolCallContext) -> str:
         name = self.description["name"]
@@ -61,19 +53,28 @@ class ClientTool:
 
 
 class RunToolBox:
-    """The ``ToolBox`` of one run: the tools of the registry that its agent names, and those its client executes. A
-    client tool never takes the place of a tool of the registry."""
+    """The ``ToolBox`` of one run: the tools of the registry that its agent names, the agents that are tools of it, and
+    what its client executes. A client tool never takes the place of another tool."""
 
-    def __init__(self, toolbox: ToolBox, names: Sequence[str], client_tools: Sequence[ClientToolDefinition]) -> None:
+    def __init__(
+        self,
+        toolbox: ToolBox,
+        names: Sequence[str],
+        client_tools: Sequence[ClientToolDefinition],
+        agent_tools: Sequence[AgentToolDefinition] = (),
+    ) -> None:
         self._toolbox = toolbox
-        self._client_tools = {one["name"]: ClientTool(one) for one in client_tools if toolbox.get(one["name"]) is None}
-        self._names = [*names, *self._client_tools]
+        self._own: dict[str, Tool] = {one["name"]: AgentTool(one) for one in agent_tools if one["name"] not in names}
+        for client in client_tools:
+            if toolbox.get(client["name"]) is None and client["name"] not in self._own:
+                self._own[client["name"]] = ClientTool(client)
+        self._names = [*names, *self._own]
 
     def get(self, name: str) -> Tool | None:
         """None for a tool that is not the run's, whoever else may use it."""
         if name not in self._names:
             return None
-        return self._client_tools.get(name) or self._toolbox.get(name)
+        return self._own.get(name) or self._toolbox.get(name)
 
     def names(self) -> list[str]:
         """As the agent names them, the client's last."""
@@ -92,12 +93,15 @@ def run_toolbox(toolbox: ToolBox, definition: AgentDefinition) -> RunToolBox:
     """The tools of a run; a box that is the run's already stays as it is."""
     if isinstance(toolbox, RunToolBox):
         return toolbox
-    return RunToolBox(toolbox, definition["tools"], definition.get("client_tools", []))
+    return RunToolBox(
+        toolbox, definition["tools"], definition.get("client_tools", []), definition.get("agent_tools", [])
+    )
 
 
 def run_tool_names(definition: AgentDefinition) -> list[str]:
-    """The agent's tools, then the client's."""
-    return [*definition["tools"], *(one["name"] for one in definition.get("client_tools", []))]
+    """The agent's tools, its agents that are tools, then the client's."""
+    own = [*definition.get("agent_tools", []), *definition.get("client_tools", [])]
+    return list(dict.fromkeys([*definition["tools"], *(one["name"] for one in own)]))
 
 
 def client_tool_problems(

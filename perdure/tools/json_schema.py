@@ -26,6 +26,8 @@ _PATTERN_BYTES_MAX = 1 << 20  # compiled; (a{1000}){1000} would need a thousand 
 _ENGINE = jsonschema_rs.RegexOptions(size_limit=_PATTERN_BYTES_MAX, dfa_size_limit=_PATTERN_BYTES_MAX)
 _SHOWN_CHARS_MAX = 200  # of a message: it may quote the whole value
 _MISFITS_MAX = 20
+_MISFITS_SHOWN_MAX = 5  # a model mends a few at a time; more would only fill its context
+_EXPECTED_CHARS_MAX = 1_500
 
 
 class Misfit(NamedTuple):
@@ -111,6 +113,17 @@ def pattern_of(pattern: str) -> Pattern:
     if pattern != valid_text(pattern):
         raise BadSchema("holds a lone surrogate, which is no text")
     return Pattern(pattern)
+
+
+def misfit_words(head: str, schema: Mapping[str, Json], value: Json) -> str | None:
+    """What does not fit, in words a model can act on, below ``head``; None when the value fits the sound schema."""
+    found = schema_of(schema).misfits(value)
+    if not found:
+        return None
+    lines = [f"- {one.pointer.strip('/').replace('/', '.') or 'the whole'}: {one.message}" for one in found]
+    if len(lines) > _MISFITS_SHOWN_MAX:
+        lines[_MISFITS_SHOWN_MAX:] = [f"- and {len(lines) - _MISFITS_SHOWN_MAX} more"]
+    return "\n".join([head, *lines, f"Expected: {str(schema)[:_EXPECTED_CHARS_MAX]}"])
 
 
 def pointer(path: list[str | int] | tuple[str | int, ...]) -> str:

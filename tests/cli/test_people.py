@@ -175,6 +175,11 @@ def test_money_is_warned_of_and_a_paused_run_says_how_to_give_more() -> None:
     assert f"perdure resume {RUN}" in lines[6]
 
 
+def test_a_session_that_another_agent_takes_over_is_shown_with_both_names() -> None:
+    who = {"from": {"name": "reception", "version": 1}, "to": {"name": "billing", "version": 3}}
+    assert shown([event("agent.transferred", "call_1", **who)]) == ["⇒ reception hands over to billing"]
+
+
 def test_an_event_of_a_later_version_is_no_trouble() -> None:
     assert shown([event("approval.moved", approval_id=APPROVAL), event("budget.frozen"), event("never.heard")]) == []
 

@@ -43,7 +43,7 @@ class Histories:
         stack.wait_until(lambda: stack.held("held") == 1, "the model talks")
         stack.http.post(f"/v1/runs/{ids['cancelled']}/cancel", json={"mode": "graceful", "reason": "enough"})
         self.runs = {name: stack.wait_for_end(run_id) for name, run_id in ids.items()}
-        self.chains = {name: asyncio.run(self._chain(run_id)) for name, run_id in ids.items()}
+        self.chains = {name: asyncio.run(executions(stack, run_id)) for name, run_id in ids.items()}
 
     def _asked(self, stack: Stack) -> str:
         """A run that met everything an order can be: an approval, messages of two kinds, a pause, a raised limit."""
@@ -66,13 +66,14 @@ class Histories:
         stack.http.post(f"/v1/runs/{run_id}/resume", json={}).raise_for_status()
         return run_id
 
-    async def _chain(self, run_id: str) -> list[WorkflowHistory]:
-        """All executions of a run, the newest first."""
-        client = await Client.connect(self.stack.temporal.address, data_converter=DATA_CONVERTER)
-        chain = [await client.get_workflow_handle(run_id).fetch_history()]
-        while before := chain[-1].events[0].workflow_execution_started_event_attributes.continued_execution_run_id:
-            chain.append(await client.get_workflow_handle(run_id, run_id=before).fetch_history())
-        return chain
+
+async def executions(stack: Stack, run_id: str) -> list[WorkflowHistory]:
+    """All executions of a run, the newest first."""
+    client = await Client.connect(stack.temporal.address, data_converter=DATA_CONVERTER)
+    chain = [await client.get_workflow_handle(run_id).fetch_history()]
+    while before := chain[-1].events[0].workflow_execution_started_event_attributes.continued_execution_run_id:
+        chain.append(await client.get_workflow_handle(run_id, run_id=before).fetch_history())
+    return chain
 
 
 @pytest.fixture(scope="module")

@@ -602,3 +602,41 @@ async def test_the_budget_of_the_root_holds_for_all_its_descendants(
         lines = await journal.read_ledger(run.id)
         settled = [line for line in lines if line.key.startswith("child-") and line.kind == "settled"]
         assert sum(line.amount.cost_micros for line in settled) == below
+
+
+# Answers that have to be JSON ---------------------------------------------------------------------------
+
+
+async def test_an_answer_that_has_to_be_json_and_fits_is_json_in_the_parents_result(journal: Journal) -> None:
+    run = await parent_of(journal, "c1")
+    child = await spawned(journal, run, "c1")
+    await finish(journal, child.id, '```json\n{"stars": 4}\n```', said=Said('{"stars": 4}', typed=True))
+    assert (await result(journal, run, "c1"))["output"] == {"stars": 4}
+    assert (await journal.get_call(run.id, "c1")).status == "completed"
+
+
+async def test_an_answer_that_does_not_fit_fails_the_call_and_the_child_stays_completed(journal: Journal) -> None:
+    run = await parent_of(journal, "c1")
+    child = await spawned(journal, run, "c1")
+    await finish(journal, child.id, "four", said=Said("four", misfit="the answer is no JSON"))
+    told = await result(journal, run, "c1")
+    assert (told["status"], told["output"]) == ("completed", "four")
+    assert told["error"] == {"code": "output_schema_unsatisfied", "message": "the answer is no JSON"}
+    call = await journal.get_call(run.id, "c1")
+    assert call.error is not None
+    assert (call.status, call.error.code) == ("failed", "output_schema_unsatisfied")
+    assert (await journal.get_run(child.id)).status == "completed"
+
+
+async def test_whoever_waits_for_several_gets_json_and_misfits_alike(journal: Journal) -> None:
+    run = await parent_of(journal, "c1", "c2", "c3")
+    one = await spawned(journal, run, "c1", background=True)
+    two = await spawned(journal, run, "c2", background=True)
+    await finish(journal, one.id, "[1]", said=Said("[1]", typed=True))
+    await finish(journal, two.id, "none", said=Said("none", misfit="no JSON"))
+    await journal.await_children(run.id, "c3", Awaits((one.id, two.id)), FAR)
+    first, second = (await result(journal, run, "c3"))["agents"]
+    assert first["output"] == [1]
+    assert second["error"]["code"] == "output_schema_unsatisfied"
+    words = [row.content for row in await journal.list_inbox(run.id, waiting=True)]
+    assert "has answered, but no JSON" in str(words)

@@ -10,11 +10,15 @@ from typing import Any
 import pytest
 
 from activities.children import INLINE_INSTRUCTIONS, Nursery, Refused
+from activities.transcripts import Transcripts
 from activities.verdicts import verdicts
-from perdure.core.budget import Budget
+from activities.view import Exact
+from perdure.core.budget import Ask, Budget
+from perdure.core.happenings import CallAsked
+from perdure.core.state import Usage
 from perdure.definitions import AgentDefinition, LimitsDefinition
 from perdure.providers import PriceConfig, build_catalog
-from perdure.store.rows import NewChild, NewRun, RunRow
+from perdure.store.rows import HandOver, ModelCommit, NewChild, NewRun, RunRow
 from perdure.store.sql import SqlJournal, open_journal
 from perdure.tools.policy import normalized, policy_of, ruling
 from perdure.tools.registry import build_toolbox
@@ -157,3 +161,117 @@ async def test_a_cost_limit_needs_a_model_with_a_price(journal: SqlJournal) -> N
         await child(journal, budget={"max_cost_usd": 1}, **unpriced)
     assert refused.value.code == "model_not_priced"
     assert (await child(journal, **unpriced)).run.budget is None
+
+
+# Agents as tools, and hand-off --------------------------------------------------------------------------
+
+RATE: Any = {
+    "agent": "rater", "name": "rate", "description": "Rates.",
+    "input_schema": {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]},
+    "output_schema": {"type": "object", "required": ["stars"]}, "budget": {"max_cost_micros": 70},
+    "timeout_seconds": 60.0,
+}  # fmt: skip
+
+
+async def test_an_agent_that_is_a_tool_keeps_its_tools_and_is_told_what_to_answer(journal: SqlJournal) -> None:
+    await journal.put_agent("default", agent("rater", "write_file", agents=["helper"]))
+    run = await parent(journal, {**LEAD, "agent_tools": [RATE]})
+    made = await nursery(journal).child_as_tool(run, RATE, {"text": "tea"})
+    definition = made.run.definition
+    assert (definition["tools"], definition.get("agents")) == (["write_file"], ["helper"])
+    assert made.run.input == [{"type": "text", "text": '{"text": "tea"}'}]
+    assert definition["instructions"].startswith("You are rater.\n\n[Perdure]")
+    assert '"required": ["stars"]' in definition["instructions"]
+    assert (definition.get("output_schema"), made.wanted.max_cost_micros) == (RATE["output_schema"], 70)
+    assert made.run.deadline_ms < time.time() * 1_000 + 61_000
+    assert NO_HTTP in definition.get("further_policies", [])
+
+
+async def test_an_agent_that_nobody_named_has_only_those_agents_that_its_parent_has_too(journal: SqlJournal) -> None:
+    other = {**RATE, "name": "other"}
+    scout = agent("scout", "calculator", agents=["vault", "helper"], agent_tools=[RATE, other])
+    await journal.put_agent("default", scout)
+    lead: AgentDefinition = {**LEAD, "agents": ["helper"], "agent_tools": [other]}
+    made = (await child(journal, lead, agent="scout")).run.definition
+    assert (made.get("agents"), made.get("agent_tools")) == (["helper"], [other])
+    trusted: AgentDefinition = {**LEAD, "agents": ["scout"]}
+    await journal.create_run(NewRun("run_9", trusted, [{"type": "text", "text": "go"}], FAR, LIMITS))
+    made = (
+        await nursery(journal).child(await journal.get_run("run_9"), {"task": "x", "agent": "scout"})
+    ).run.definition
+    assert (made.get("agents"), made.get("agent_tools")) == (scout.get("agents"), [RATE, other])
+
+
+async def test_an_agent_that_is_a_tool_goes_along_to_inline_children_only_by_name(journal: SqlJournal) -> None:
+    lead: AgentDefinition = {**LEAD, "agent_tools": [RATE], "output_schema": {"type": "object"}}
+    made = (await child(journal, lead)).run.definition
+    assert made.get("agent_tools") == []
+    assert "output_schema" not in made
+    assert (await child(journal, lead, tools=["rate"])).run.definition.get("agent_tools") == [RATE]
+
+
+async def test_whoever_takes_a_session_over_is_held_to_what_the_run_is_held_to(journal: SqlJournal) -> None:
+    client: Any = {"name": "pick", "description": "", "parameters": {"type": "object"}, "expires_seconds": 60.0}
+    above = normalized({"default": "ask"})
+    lead: AgentDefinition = {
+        **LEAD, "agents": ["billing"], "client_tools": [client], "further_policies": [above],
+        "output_schema": {"type": "object"},
+    }  # fmt: skip
+    await journal.put_agent("default", agent("billing", "http_get", policy={"repeat_failures_max": 9}))
+    new = await nursery(journal).successor(await parent(journal, lead), "billing@1", "Hello")
+    made = new.definition
+    assert (made["tools"], made.get("client_tools"), new.message, new.agent_version) == (
+        ["http_get"],
+        [client],
+        "Hello",
+        1,
+    )
+    assert (made.get("run_policy"), made.get("further_policies")) == (NO_HTTP, [above])
+    http = BOX.describe(["http_get"])[0]
+    assert ruling(policy_of(made), http, {"url": "https://example.com"}).action == "deny"
+    assert "JSON Schema" in made["instructions"]
+
+
+async def test_a_session_is_handed_only_to_agents_that_the_definition_names_and_that_can_run(
+    journal: SqlJournal,
+) -> None:
+    await journal.put_agent("default", agent("vault", "write_file"))
+    await journal.put_agent("default", {**agent("dear"), "model": "openai/nobody-knows-its-price"})
+    await journal.put_agent("default", {**agent("gone"), "tools": ["flown"]})
+    lead: AgentDefinition = {**LEAD, "agents": ["dear", "gone", "nobody"]}
+    run = await parent(journal, lead, budget=Budget(1_000_000))
+    for name, code in (
+        ("vault", "agent_not_allowed"),
+        ("nobody", "agent_not_found"),
+        ("gone", "unknown_tool"),
+        ("dear", "model_not_priced"),
+    ):
+        with pytest.raises(Refused) as refused:
+            await nursery(journal).successor(run, name, "")
+        assert refused.value.code == code
+    with pytest.raises(Refused, match="'vault'; it can be handed to: dear, gone, nobody"):
+        await nursery(journal).successor(run, "vault", "")
+
+
+async def test_a_worker_that_has_read_the_first_agent_knows_the_second_one(journal: SqlJournal) -> None:
+    transcripts = Transcripts(journal)
+    await parent(journal)
+    before = await transcripts.run("run_0")
+    assert transcripts.toolbox(before, BOX).names() == LEAD["tools"]
+    transcripts.count(before, Exact(50, 1))
+    attempt = (await journal.begin_model(
+        "run_0", "model-1", 1, model="openai/priced", worker="w", ask=Ask(1, 1, lambda i, o: i + o)
+    )).attempt  # fmt: skip
+    call: Any = {"type": "tool_call", "call_id": "c1", "name": "transfer_to_agent", "arguments": {}}
+    asked = [CallAsked("c1", "transfer_to_agent")]
+    commit = ModelCommit([call], "openai/priced", "tool_calls", Usage(50, 5), asked, {"stop": "tool_calls"})
+    await journal.commit_model("run_0", "model-1", attempt, commit)
+    assert await transcripts.exact("run_0") == Exact(50, 1)
+    await journal.hand_over("run_0", "c1", HandOver(agent("billing", "read_file"), "agt_2", 1))
+    assert await transcripts.run("run_0") is before, "nobody has said yet that another agent has taken over"
+    after = await transcripts.run("run_0", transfers=1)
+    assert after.definition["name"] == "billing"
+    assert transcripts.toolbox(after, BOX).names() == ["read_file"]
+    assert await transcripts.exact("run_0") is None
+    transcripts.count(before, Exact(99, 2))  # a call that was made under the first agent comes to its end late
+    assert await transcripts.exact("run_0") is None

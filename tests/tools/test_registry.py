@@ -16,7 +16,7 @@ BUILT_IN = [
     "ask_user", "board_post", "board_read", "board_remove", "board_update", "calculator", "cancel_agent",
     "cancel_schedule", "current_time", "edit_file", "http_get", "list_files",
     "list_schedules", "message_agent", "poll", "read_file", "read_result", "schedule_run", "sleep", "spawn_agent",
-    "wait_for_agents", "wait_for_event", "write_file",
+    "transfer_to_agent", "wait_for_agents", "wait_for_event", "write_file",
 ]  # fmt: skip
 
 WriteModule = Callable[[str, str], str]
@@ -54,6 +54,7 @@ def test_the_built_in_tools_are_there_by_their_names() -> None:
         "message_agent": "idempotent",
         "schedule_run": "idempotent",
         "spawn_agent": "idempotent",
+        "transfer_to_agent": "idempotent",
         "write_file": "idempotent",
     }
     assert all(about["description"] and about["parameters"]["type"] == "object" for about in box.describe())
@@ -66,7 +67,8 @@ def test_every_built_in_parameter_is_described_or_plain() -> None:
 
 
 def test_who_answers_each_built_in_tool() -> None:
-    family = dict.fromkeys(("spawn_agent", "wait_for_agents", "message_agent", "cancel_agent"), "family")
+    leading = ("spawn_agent", "wait_for_agents", "message_agent", "cancel_agent", "transfer_to_agent")
+    family = dict.fromkeys(leading, "family")
     outside = {"ask_user": "people", "sleep": "time", "wait_for_event": "time", **family}
     assert {about["name"]: about["answered_by"] for about in build_toolbox().describe()} == {
         name: outside.get(name, "worker") for name in BUILT_IN

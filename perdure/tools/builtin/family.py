@@ -1,5 +1,6 @@
-"""The tools by which an agent leads other agents. No worker runs them like a function: the journal starts, tells and
-ends runs in its own transactions (``activities/call_family.py``). Here is what a model may ask for.
+"""The tools by which an agent leads other agents, or hands its session to one. No worker runs them like a function:
+the journal starts, tells and ends runs in its own transactions (``activities/call_family.py``). Here is what a model
+may ask for.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from perdure.definitions import ToolDescription
 from perdure.tools.function_tool import AnyTool, tool
 from perdure.tools.port import ToolCallContext, ToolTrouble
 
-SPAWN_AGENT, WAIT_FOR_AGENTS, MESSAGE_AGENT, CANCEL_AGENT = (
-    "spawn_agent", "wait_for_agents", "message_agent", "cancel_agent",
+SPAWN_AGENT, WAIT_FOR_AGENTS, MESSAGE_AGENT, CANCEL_AGENT, TRANSFER_TO_AGENT = (
+    "spawn_agent", "wait_for_agents", "message_agent", "cancel_agent", "transfer_to_agent",
 )  # fmt: skip
-FAMILY_TOOLS = (SPAWN_AGENT, WAIT_FOR_AGENTS, MESSAGE_AGENT, CANCEL_AGENT)
+FAMILY_TOOLS = (SPAWN_AGENT, WAIT_FOR_AGENTS, MESSAGE_AGENT, CANCEL_AGENT, TRANSFER_TO_AGENT)
 TASK_CHARS_MAX = 100_000
 INSTRUCTIONS_CHARS_MAX = 50_000
 REASON_CHARS_MAX = 1_000
@@ -57,6 +58,7 @@ class ChildLimits(BaseModel):
     max_children: Annotated[int, Field(ge=0)] | None = None
 
 
+AGENT_PATTERN = r"^[A-Za-z0-9_.-]{1,64}(@[0-9]{1,9})?$"
 AgentId = Annotated[str, Field(pattern=r"^run_[0-9A-Z]{26}$", description="as spawn_agent gave it")]
 
 
@@ -70,7 +72,7 @@ def _spawn(
     ],
     agent: Annotated[
         str | None,
-        Field(pattern=r"^[A-Za-z0-9_.-]{1,64}(@[0-9]{1,9})?$", description="a stored agent: NAME or NAME@VERSION"),
+        Field(pattern=AGENT_PATTERN, description="a stored agent: NAME or NAME@VERSION"),
     ] = None,
     model: Annotated[str | None, Field(max_length=200, description="without a stored agent; default: your own")] = None,
     instructions: Annotated[
@@ -126,6 +128,17 @@ def _cancel(
     """End an agent that you have started, and those that it has started. It says in a last word what is done."""
 
 
+@tool(effect="idempotent", name=TRANSFER_TO_AGENT)
+def _transfer(
+    agent: Annotated[str, Field(pattern=AGENT_PATTERN, description="one that you may hand over to")],
+    message: Annotated[
+        str, Field(max_length=TASK_CHARS_MAX, description="what it has to know beside all that was said")
+    ] = "",
+) -> None:
+    """Hand this conversation over to another agent, for good: it has read all of it, and answers in your place from
+    now on. Whatever else you call in this turn is done before."""
+
+
 class FamilyTool:
     """A ``Tool`` whose arguments are judged here and whose calls the journal carries out."""
 
@@ -161,4 +174,4 @@ def _contradiction(arguments: dict[str, Json]) -> str | None:
 
 
 def family_tools() -> list[FamilyTool]:
-    return [FamilyTool(asked) for asked in (_spawn, _wait, _message, _cancel)]
+    return [FamilyTool(asked) for asked in (_spawn, _wait, _message, _cancel, _transfer)]

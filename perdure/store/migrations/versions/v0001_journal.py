@@ -225,6 +225,7 @@ def upgrade() -> None:
         sa.Column("detached", sa.Boolean(), nullable=False),
         sa.Column("slice", sa.Text(), nullable=True),
         sa.Column("children", sa.Integer(), nullable=False),
+        sa.Column("transfers", sa.Integer(), nullable=False),
         sa.Column("said", sa.Text(), nullable=True),
         sa.Column("workflow_left", sa.Boolean(), nullable=False),
         sa.Column("labels", sa.Text(), nullable=True),
