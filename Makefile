@@ -64,6 +64,7 @@ bench-time: install
 sim: install
 	$(BIN)/python -m tests.core.simulation --seeds 10000
 	$(BIN)/python -m tests.core.simulation --time --seeds 2000
+	$(BIN)/python -m tests.core.simulation --family --seeds 5000
 
 campaign: install
 	$(BIN)/python -m tests.core.simulation --budget --seeds 2000

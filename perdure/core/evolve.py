@@ -36,7 +36,7 @@ from perdure.core.happenings import (
 )
 from perdure.core.keys import is_model_key, is_wrap_up_key, settle_key, tool_key
 from perdure.core.numbers import union, without
-from perdure.core.orders import answered, approved, cancelled, changed, obeyed, open_call, said_before
+from perdure.core.orders import answered, approved, cancelled, changed, heard_early, obeyed, open_call, said_before
 from perdure.core.outbox import say
 from perdure.core.spec import RunSpec
 from perdure.core.state import OUTSIDE, Failure, Json, OpenCall, Outcome, RunState, RunStatus, Usage
@@ -267,17 +267,15 @@ def _tool_answered(state: RunState, result: ToolAnswered) -> RunState:
 
 def _family_called(state: RunState, called: FamilyCalled) -> RunState:
     """A child that has ended before this was heard said so in an order: ``orders.py`` keeps such early words."""
-    if called.child and called.call_id not in state.ended_early:
+    if called.child and called.call_id not in (*state.ended_early, *state.children):
         state = replace(state, children=(*state.children, called.call_id))
-    ended_early = tuple(one for one in state.ended_early if one != called.call_id)
-    state = replace(state, ended_early=ended_early, next_spec=called.spec or state.next_spec)
+    state = replace(state, ended_early=heard_early(state), next_spec=called.spec or state.next_spec)
     if not called.expires_ms:
         return answered(replace(state, turn_bytes=state.turn_bytes + called.bytes), called.call_id)
     call = open_call(state, called.call_id)
     if call is None or called.key != tool_key(call):
         return state
-    waits = changed(state, call.call_id, waits="children", expires_ms=called.expires_ms, round=call.round + 1)
-    return said_before(waits, call.call_id)
+    return changed(state, call.call_id, waits="children", expires_ms=called.expires_ms, round=call.round + 1)
 
 
 def _parked(state: RunState, parked: ToolParked) -> RunState:

@@ -37,8 +37,9 @@ def is_wrap_up_key(key: str) -> bool:
     return key.startswith("wrap-up-")
 
 
-def is_tool_key(key: str) -> bool:
-    return key.startswith("tool-")
+def is_tool_key_of(key: str, call_id: str) -> bool:
+    """Any round of the call: an earlier one may still be in flight."""
+    return key == f"tool-{call_id}" or key.startswith(f"tool-{call_id}-")
 
 
 def _again(number: int) -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, assert_never
 
 from perdure.core.happenings import Order
-from perdure.core.keys import is_tool_key, is_wrap_up_key, model_key, tool_key
+from perdure.core.keys import is_tool_key_of, is_wrap_up_key, model_key, tool_key
 from perdure.core.numbers import contains, union, with_number, without
 from perdure.core.outbox import say
 from perdure.core.state import Cancel, OpenCall, RunState, Word
@@ -108,22 +108,30 @@ def changed(state: RunState, call_id: str, **changes: Any) -> RunState:
 def answered(state: RunState, call_id: str) -> RunState:
     """One open call has its result; when all have, the model is to be called again."""
     state = changed(state, call_id, answered=True, waits="", expires_ms=0)
+    state = replace(state, ended_early=heard_early(state))
     if state.open_calls and all(call.answered for call in state.open_calls):
         return replace(state, open_calls=(), awaits_reply=True)
     return state
 
 
 def _child_ended(state: RunState, call_id: str) -> RunState:
-    """What the child has not spent is there again. It may have ended before the call that started it was heard of."""
+    """What the child has not spent is there again. That it has started may be heard only after this, or once more."""
     last = state.wrapped_up or any(map(is_wrap_up_key, state.in_flight))
-    if call_id not in state.children:
-        early = (*state.ended_early, call_id)[-EARLY_MAX:] if any(map(is_tool_key, state.in_flight)) else ()
-        return replace(state, ended_early=early)
     return replace(
         state,
         children=tuple(one for one in state.children if one != call_id),
+        ended_early=heard_early(state, call_id),
         reached=state.reached if last or state.reached == "max_turns" else "",
     )
+
+
+def heard_early(state: RunState, *more: str) -> tuple[str, ...]:
+    """The calls, ``more`` too, of children that have ended, of whose start somebody may still tell."""
+    return tuple(
+        call_id
+        for call_id in dict.fromkeys((*state.ended_early, *more))
+        if open_call(state, call_id) or any(is_tool_key_of(key, call_id) for key in state.in_flight)
+    )[-EARLY_MAX:]
 
 
 def _message(state: RunState, order: Order) -> RunState:

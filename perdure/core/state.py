@@ -140,7 +140,9 @@ class RunState:
     children: tuple[str, ...] = ()  # runs it has started and that end with it: the calls of those that have not ended
     applying: Numbers = ()  # those that the model call in flight takes along
     orders: Numbers = ()  # orders that were heard: a double delivery says nothing new
-    ended_early: tuple[str, ...] = ()  # calls whose children have ended before it was heard that they had started
+    ended_early: tuple[
+        str, ...
+    ] = ()  # calls whose children have ended, and which may yet be heard to have started them
     early: tuple[Word, ...] = ()  # about calls that the next answer may tell of, or that do not wait yet
     interrupting: str = ""  # key of the model call that a message interrupts
     recalled: int = 0  # how often the call of the next turn was called off

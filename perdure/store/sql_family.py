@@ -60,7 +60,7 @@ _TREE_SIZE = select(func.count()).where(runs.c.root_run_id == bindparam("root"))
 _HELD = (
     select(orders.c.verb, orders.c.body)
     .where(orders.c.run_no == bindparam("run"), orders.c.verb.in_(("pause", "resume", "cancel")))
-    .order_by(orders.c.number.desc())
+    .order_by((orders.c.verb == "cancel").desc(), orders.c.number.desc())  # a cancel is not taken back
     .limit(1)
 )
 _INPUT_SESSION = func.coalesce(runs.c.input_session_no, runs.c.session_no)  # a fork's input is the other run's

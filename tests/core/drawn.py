@@ -19,6 +19,12 @@ TIME_TOOLS = (
     ToolRule("wait_for_event", "read", parallel=True, answered_by="time"),
     ToolRule("poll", "read", parallel=True),
 )
+FAMILY_TOOLS = (
+    ToolRule("spawn_agent", "idempotent", parallel=True, answered_by="family"),
+    ToolRule("wait_for_agents", "read", parallel=True, answered_by="family"),
+    ToolRule("message_agent", "idempotent", parallel=True, answered_by="family"),
+    ToolRule("cancel_agent", "idempotent", parallel=True, answered_by="family"),
+)
 ON_LIMITS: tuple[OnLimit, ...] = ("wrap_up", "pause", "stop")
 
 
@@ -81,8 +87,19 @@ class Temper:
             decides=0.5,
         )
 
+    def about_family(self, chance: Random) -> Temper:
+        """Runs that go on for a while, whose children end in every order, and which are told much meanwhile."""
+        return replace(
+            self,
+            cancel=min(self.cancel, 0.01),
+            cut_off=min(self.cut_off, 0.05),
+            model_fails=min(self.model_fails, 0.02),
+            asks=chance.choice((0.9, 0.97)),
+            calls_max=chance.choice((1, 2, 4, 8)),
+        )
 
-def spec_drawn(chance: Random, *, budgeted: bool, timed: bool = False) -> RunSpec:
+
+def spec_drawn(chance: Random, *, budgeted: bool, timed: bool = False, leads: bool = False) -> RunSpec:
     rate_limits = tuple(
         RateLimit(chance.randint(1, 3), chance.choice((0.05, 0.3, 1.0))) for _ in range(chance.choice((0, 0, 1, 2)))
     )
@@ -94,6 +111,7 @@ def spec_drawn(chance: Random, *, budgeted: bool, timed: bool = False) -> RunSpe
         ToolRule("ask_user", "once", parallel=True, answered_by="people"),
         ToolRule("browser", "once", parallel=True, answered_by="client"),
         *(TIME_TOOLS if timed else ()),
+        *(FAMILY_TOOLS if leads else ()),
     )
     tools = tuple(
         replace(
@@ -104,7 +122,7 @@ def spec_drawn(chance: Random, *, budgeted: bool, timed: bool = False) -> RunSpe
             rates=tuple(index for index in range(len(rate_limits)) if chance.random() < 0.5),
         )
         for tool in every
-        if chance.random() < 0.7
+        if chance.random() < (0.7 if tool in FAMILY_TOOLS or not leads else 0.3) or tool.name == "spawn_agent"
     )
     return RunSpec(
         run_id=f"run_{chance.randrange(10**12):012}",
@@ -112,7 +130,7 @@ def spec_drawn(chance: Random, *, budgeted: bool, timed: bool = False) -> RunSpe
         model="scripted/tour",
         deadline_ms=START_MS + chance.choice((NEVER_MS,) * 4 + (chance.randrange(1, 5_000),)),
         start_ms=START_MS + chance.choice((0, 0, 300, 2_000)) if timed and chance.random() < 0.3 else 0,
-        limits=limits_drawn(chance),
+        limits=limits_drawn(chance) if not leads or chance.random() < 0.3 else Limits(chance.choice((4, 12, 30))),
         tools=tools,
         rate_limits=rate_limits,
         on_limit=chance.choice(ON_LIMITS) if budgeted else None,
@@ -157,14 +175,14 @@ class Law:
     """A policy by table: what each tool with each arguments is answered. ``policies`` say the same in rules, the
     agent's and the run's own; the stricter word of both holds."""
 
-    def __init__(self, chance: Random, tools: tuple[ToolRule, ...]) -> None:
+    def __init__(self, chance: Random, tools: tuple[ToolRule, ...], *, lax: bool = False) -> None:
         self.policies: list[Policy] = []
         self.table: dict[tuple[str, int], PolicyAction] = {}
         self.terms = ApprovalTerms(
             chance.choice((0.1, 1.0, 20.0)), chance.choice(("deny", "fail", "escalate")), chance.choice((1, 1, 2))
         )
         for layer in range(chance.choice((1, 2))):
-            default: PolicyAction = chance.choice(("allow",) * 5 + ("ask", "deny"))
+            default: PolicyAction = "allow" if lax else chance.choice(("allow",) * 5 + ("ask", "deny"))
             rules = [rule for tool in tools for rule in self._rules(chance, layer, tool.name, default)]
             self.policies.append(Policy(tuple(rules), default))
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from perdure.core.actions import CallModel, Outcome
-from perdure.core.budget import Account, Amount, Ask, Budget, Grant, Reached
+from perdure.core.budget import Account, Amount, Ask, Budget, Grant, Reached, slice_of
 from perdure.core.happenings import (
     AskSettled,
     BudgetReached,
     CallAsked,
+    FamilyCalled,
     Happening,
     ModelFailed,
     ModelInterrupted,
@@ -78,11 +79,43 @@ class Call:
     attempts: int = 0
     open: int | None = None
     result: str | None = None
+    plan: Plan | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a call about other runs asks for, by its arguments: the numbers of children, whether any of them is
+    enough, how long it waits; of a new child what it may spend (None: a share) and need at first."""
+
+    ids: tuple[int, ...] = ()
+    any: bool = False
+    wait_ms: int = 0
+    background: bool = False
+    detached: bool = False
+    tokens: int | None = None
+    first: Ask | None = None
+
+
+@dataclass
+class Child:
+    """A run that this one has started, in the row it has: by its number. ``slice`` is what the parent's ledger holds
+    for it; ``budget`` is its own."""
+
+    number: int
+    call_id: str
+    plan: Plan
+    budget: Budget
+    slice: Amount | None
+    deadline_ms: int
+    spent: Amount = Amount()
+    held: bool = False
+    cancelled: bool = False
+    status: RunStatus | None = None
 
 
 @dataclass
 class Asked:
-    """An approval, a question, a client tool's call, an unknown outcome, a timer, a wait for an event."""
+    """An approval, a question, a client tool's call, an unknown outcome, a timer, a wait for an event or children."""
 
     type: WaitsFor
     call_id: str
@@ -93,6 +126,9 @@ class Asked:
     client_ms: int = 0
     status: str = "open"
     escalated: bool = False
+    ids: tuple[int, ...] = ()  # the children that are waited for
+    any: bool = False
+    single: bool = False
     votes: list[str] = field(default_factory=list)
 
 
@@ -103,6 +139,7 @@ class Money:
     reserve: Callable[[Budget, Account, Ask], Grant | Reached]
     settle: Callable[[Account, Amount, Amount], Account]
     warnings: Callable[[Budget, Amount, Amount], list[str]]
+    slice_of: Callable[[Budget, Account, Budget, Budget], tuple[Budget, Amount] | Reached] = slice_of
 
 
 class MiniJournal:
@@ -120,6 +157,9 @@ class MiniJournal:
         self.models: dict[str, Model] = {}
         self.calls: dict[str, Call] = {}
         self.asks: list[Asked] = []
+        self.children: list[Child] = []
+        self.children_max = 1_000
+        self.bills: dict[tuple[str, int], Amount] = {}  # what children have spent by their ends
         self.ends_with_answer = False
         self.status: RunStatus | None = None
         if budget:
@@ -145,6 +185,10 @@ class MiniJournal:
         if key in self.keys:
             return
         self.carry(outbox)
+        for child in self.at_work():
+            if not child.plan.detached:
+                self._over(child, "cancelled")
+        self._assume_slices()
         self._return(tuple(self.waiting()), "the run is over")
         for ask in self.open_asks():
             ask.status = "cancelled"
@@ -159,6 +203,10 @@ class MiniJournal:
         if self.status is not None:
             raise RunOver(self.status)
         order = Order(len(self.orders) + 1, verb, **fields)
+        for child in self.at_work():
+            if not child.plan.detached:
+                child.cancelled = child.cancelled or verb == "cancel"
+                child.held = (child.held or verb == "pause") and verb != "resume"
         self.orders.append(order)
         self.post.append(order)
         return order
@@ -231,17 +279,15 @@ class MiniJournal:
             return model.filed
         self._assume_open(action.key, model)
         self._close(action.closes)
-        first = not model.attempts
         taken = [number for first_, last in action.apply for number in range(first_, last + 1)]
         fresh = any(self.inbox.get(number) == "waiting" for number in taken)
-        if first and action.only_for_messages and self.ends_with_answer and not fresh:
+        if action.only_for_messages and self.ends_with_answer and not fresh:
             return NothingNew(action.key)
         grant = self.money.reserve(self.budget or Budget(), self.account, ask)
         if not isinstance(grant, Grant):
             self.write(f"reached-{len(self.ledger)}-{action.key}", "budget.reached")
             return BudgetReached(action.key, grant.limit)
-        if first:
-            self._apply(action.apply)
+        self._apply(action.apply)
         self.models[action.key] = model
         attempt = Attempt(len(model.attempts) + 1, grant)
         model.attempts.append(attempt)
@@ -419,10 +465,15 @@ class MiniJournal:
                 return AskSettled(key, call_id, "approved", ask.expires_ms)
             case "open", _:
                 return AskSettled(key, call_id, "escalated", ask.expires_ms)
+            case "cancelled", "children":  # it is to be carried out again
+                return AskSettled(key, call_id, "approved")
             case _:
                 return AskSettled(key, call_id, "failed")
 
     def _expire(self, ask: Asked) -> None:
+        if ask.type == "children":
+            self._expire_wait(ask)
+            return
         if ask.type == "approval" and ask.on_expiry == "escalate" and not ask.escalated:
             ask.escalated, ask.expires_ms = True, ask.expires_ms + ask.span_ms
             return
@@ -439,6 +490,8 @@ class MiniJournal:
         for ask in self.open_asks(call_id):
             if ask.type == "unknown_outcome":
                 ask.status = "approved"
+            if ask.type == "children":
+                ask.status = "cancelled"
         self.give("retry_call", call_id=call_id)
 
     def resolve_call(self, call_id: str, by: str) -> None:
@@ -450,7 +503,144 @@ class MiniJournal:
             raise Refused("it has ended")
         return call
 
+    # Families ---------------------------------------------------------------------------------------
+
+    def at_work(self) -> list[Child]:
+        return [child for child in self.children if child.status is None]
+
+    def call_family(self, key: str, call_id: str, outbox: Iterable[OutboxEvent], now_ms: int) -> FamilyCalled:
+        """Carry out a call about other runs, or find it done."""
+        self.carry(outbox)
+        call = self.calls[call_id]
+        plan = call.plan
+        assert plan is not None, "a call about other runs has a plan"
+        if call.asked.tool == "spawn_agent":
+            return self._spawn(key, call, plan, now_ms)
+        if not call.result:
+            match call.asked.tool:
+                case "wait_for_agents":
+                    known = {child.number for child in self.children}
+                    ids = plan.ids or tuple(child.number for child in self.at_work())
+                    if set(ids) <= known and ids:
+                        return self._wait(
+                            key, call, Asked("children", call_id, now_ms + plan.wait_ms, ids=ids, any=plan.any)
+                        )
+                case "cancel_agent":
+                    for child in self.at_work():
+                        child.cancelled = child.cancelled or child.number in plan.ids
+            self.commit_tool(call_id, "completed")
+        return FamilyCalled(key, call_id)
+
+    def _spawn(self, key: str, call: Call, plan: Plan, now_ms: int) -> FamilyCalled:
+        """The call's place in the family is the child's: it is started once."""
+        call_id = call.asked.call_id
+        child = next((child for child in self.children if child.call_id == call_id), None)
+        if not call.result and child is None:
+            child = self._bear(call_id, plan, now_ms)
+            if child is None:
+                self.commit_tool(call_id, "failed")
+        attached = child is not None and not child.plan.detached
+        if child and not call.result:
+            if not child.plan.background:
+                asked = Asked("children", call_id, child.deadline_ms + 30, ids=(child.number,), single=True)
+                return replace(self._wait(key, call, asked), child=attached)
+            self.commit_tool(call_id, "completed")
+        return FamilyCalled(key, call_id, child=attached)
+
+    def _bear(self, call_id: str, plan: Plan, now_ms: int) -> Child | None:
+        """None: there shall be no child, or it cannot be paid."""
+        held = [order.verb for order in self.orders if order.verb in ("pause", "resume", "cancel")]
+        if "cancel" in held or len(self.children) >= self.children_max:
+            return None
+        sliced = self.money.slice_of(self.budget or Budget(), self.account, Budget(max_tokens=plan.tokens), Budget())
+        if isinstance(sliced, Reached) or plan.first is None:
+            return None
+        budget, amount = sliced
+        if isinstance(self.money.reserve(budget, Account(), plan.first), Reached):
+            return None
+        child = Child(len(self.children), call_id, plan, budget, amount if self.budget else None, now_ms + plan.wait_ms)
+        child.held = held[-1:] == ["pause"]
+        self.children.append(child)
+        self.write(f"child-{child.number}-started", "child.started")
+        if child.slice is not None:
+            account = replace(self.account, reserved=self.account.reserved.plus(child.slice))
+            self._line("reserved", f"child-{call_id}", 1, child.slice, account)
+        return child
+
+    def _wait(self, key: str, call: Call, wait: Asked) -> FamilyCalled:
+        """Until as many as shall have ended; at once if they have."""
+        if self.is_settled(wait):
+            self.commit_tool(wait.call_id, "completed")
+            return FamilyCalled(key, wait.call_id)
+        found = next((ask for ask in self.open_asks(wait.call_id) if ask.type == "children"), None)
+        if found is None:
+            self.asks.append(found := wait)
+        return FamilyCalled(key, wait.call_id, found.expires_ms)
+
+    def is_settled(self, wait: Asked) -> bool:
+        over = [self.children[number].status is not None for number in wait.ids]
+        return any(over) if wait.any else all(over)
+
+    def end_child(self, child: Child, status: RunStatus) -> None:
+        """Its own transaction. Its parent hears of it if it lives."""
+        self._over(child, status)
+        if self.status is not None:
+            return
+        self.write(f"child-{child.number}-ended", "child.ended")
+        if not child.plan.detached:
+            self.give("child_ended", call_id=child.call_id)
+        waits = [ask for ask in self.open_asks() if child.number in ask.ids]
+        for wait in waits:
+            if self.is_settled(wait):
+                wait.status = "answered"
+                self.commit_tool(wait.call_id, "completed")
+                self.give("answer", call_id=wait.call_id)
+        if not waits:
+            self.accept_message("note")
+
+    def _over(self, child: Child, status: RunStatus) -> None:
+        child.status = status
+        if child.slice is not None and self.status is None:
+            self._settle_slice(child, child.spent)
+
+    def _settle_slice(self, child: Child, spent: Amount, *, assumed: bool = False) -> None:
+        assert child.slice is not None, "only a slice is settled"
+        key, held = f"child-{child.call_id}", child.slice
+        overrun = any(0 < most < used for most, used in zip(_plain(held), _plain(spent), strict=True))
+        if overrun:
+            self.write(f"overrun-{key}-1", "budget.overrun")
+        account = self.money.settle(self.account, held, spent)
+        self._line("settled", key, 1, spent, account, assumed=assumed, overrun=overrun)
+        self.bills[key, 1], child.slice = spent, None
+
+    def _assume_slices(self) -> None:
+        """Nobody will hear what those spend that live on."""
+        for child in self.at_work():
+            if child.slice is not None:
+                self._settle_slice(child, child.slice, assumed=True)
+
+    def stop_waiting(self, call_id: str, outbox: Iterable[OutboxEvent]) -> None:
+        """A message ends the wait, and those that were waited for go on."""
+        self.carry(outbox)
+        for child in self.children:
+            if child.call_id == call_id and not self.calls[call_id].result:
+                child.plan = replace(child.plan, background=True)
+        self.commit_tool(call_id, "woken")
+
+    def _expire_wait(self, wait: Asked) -> None:
+        """A child that its call waits for is over its own time, too: it ends now."""
+        child = self.children[wait.ids[0]]
+        if wait.single and child.status is None:
+            self.end_child(child, "expired")
+        if wait.status == "open":
+            wait.status = "expired"
+            self.commit_tool(wait.call_id, "completed")
+
     # Reading ------------------------------------------------------------------------------------------
 
     def told(self) -> Counter[str]:
         return Counter(type_.partition(":")[0] for _, type_ in self.events)
+
+
+def _plain(amount: Amount) -> tuple[int, int, int]:
+    return amount.cost_micros, amount.tokens, amount.output_tokens

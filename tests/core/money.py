@@ -79,7 +79,12 @@ def _overruns_are_told(journal: MiniJournal, bills: Mapping[tuple[str, int], Amo
     reserved = {
         (entry.key, entry.attempt): _plain(entry.amount) for entry in journal.ledger if entry.kind == "reserved"
     }
-    over = {attempt for attempt, bill in bills.items() if any(map(int.__gt__, _plain(bill), reserved[attempt]))}
+    over = {
+        attempt
+        for attempt, bill in bills.items()
+        for most, used in zip(reserved[attempt], _plain(bill), strict=True)
+        if used > most and (most or not attempt[0].startswith("child-"))  # a slice of a limit that there is
+    }
     flagged = {(entry.key, entry.attempt) for entry in journal.ledger if entry.overrun}
     assert flagged == over, f"what vendors used beyond their allowance is flagged: {over}, but flagged were {flagged}"
     assert journal.told()["budget.overrun"] == len(over), f"each overrun is told once, but {over} were not"

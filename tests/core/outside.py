@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import NoReturn
 
-from perdure.core.actions import Action, AnswerCall, CallModel, CallTool, Finish, Record, SettleAsk
+from perdure.core.actions import Action, AnswerCall, CallFamily, CallModel, CallTool, Finish, Record, SettleAsk
 from perdure.core.budget import Amount
 from perdure.core.happenings import (
     ActionCancelled,
@@ -20,6 +20,7 @@ from perdure.core.happenings import (
     CallAsked,
     CancelRequested,
     EndedElsewhere,
+    FamilyCalled,
     Happening,
     ModelFailed,
     ModelInterrupted,
@@ -35,7 +36,8 @@ from perdure.core.happenings import (
 from perdure.core.numbers import Numbers
 from perdure.core.spec import RunSpec
 from perdure.core.state import OutboxEvent, Outcome, Usage
-from tests.core.mini_journal import MiniJournal
+from tests.core.kin import Kin
+from tests.core.mini_journal import Asked, MiniJournal
 from tests.core.money import ledger_promises
 
 PARALLEL_MAX = 10  # stated again on purpose: the promise, not the constant under test
@@ -80,6 +82,7 @@ class Witness:
     def __init__(self, spec: RunSpec, journal: MiniJournal) -> None:
         self.spec, self.journal = spec, journal
         self.limits, self.on_limit, self.deadline_ms = spec.limits, spec.on_limit, spec.deadline_ms
+        self.kin = Kin(journal, self._broken)
         self.flying: dict[str, Action] = {}  # started and not ended
         self.called_off: set[str] = set()
         self.carries: dict[str, tuple[OutboxEvent, ...]] = {}  # by the actions in flight
@@ -89,6 +92,7 @@ class Witness:
         self.heard: set[int] = set()  # numbers of orders that were delivered
         self.steering: set[int] = set()
         self.queued: set[int] = set()
+        self.notes: set[int] = set()  # words of children
         self.heard_too_late: set[int] = set()  # after the end was begun
         self.model_keys: set[str] = set()
         self.models: dict[str, CallModel] = {}  # as started last
@@ -104,6 +108,7 @@ class Witness:
         self.people_again: Counter[str] = Counter()  # how often a person let a call run again
         self.bills: dict[tuple[str, int], Amount] = {}  # what the vendors said attempts have used
         self.cancels = 0
+        self.cancelled_alone = False  # and its children were not told
         self.paused = self.failure_seen = self.forced = self.over = self.wrapped_up = self.last_final = False
         self.reached = ""
         self.last_stop = ""
@@ -135,11 +140,12 @@ class Witness:
         match action:
             case CallModel():
                 self._model_started(action)
-            case CallTool():
+            case CallTool() | CallFamily():
                 self._tool_started(action, now_ms)
             case AnswerCall():
                 self._answer_started(action)
             case SettleAsk(_, call_id):
+                self.kin.settled |= {key} if call_id in self.kin.waits else set()
                 newest = self.journal.newest_ask(call_id)
                 if newest is None:
                     self._broken(f"only what was asked is settled, but {call_id} was")
@@ -173,7 +179,7 @@ class Witness:
 
     def _not_too_many(self) -> None:
         wanted = [action for key, action in self.flying.items() if key not in self.called_off]
-        at_work = [action for action in wanted if isinstance(action, CallTool)]
+        at_work = [action for action in wanted if isinstance(action, CallTool | CallFamily)]
         writes = [action for action in wanted if isinstance(action, AnswerCall | SettleAsk)]
         if len(at_work) > PARALLEL_MAX or len(writes) > PARALLEL_MAX:
             self._broken(f"at most {PARALLEL_MAX} calls of a turn run at once, but {len(at_work)}, {len(writes)} did")
@@ -195,6 +201,8 @@ class Witness:
             out_of_turns = self.turns >= self.limits.max_turns - 1
             if not self.cancels and (self.on_limit != "wrap_up" or not (self.reached or out_of_turns)):
                 self._broken(f"last words are asked for at a limit or a cancel, but {key} was started")
+            if self.kin.at_work and (self.reached if not self.cancels else not self.cancelled_alone):
+                self._broken(f"last words wait for children who end or have some of the budget, but {key} was started")
             if action.apply:
                 self._broken("last words answer no message")
             return
@@ -204,9 +212,9 @@ class Witness:
             self._broken(f"every call is answered before the next model call, but {open_} were not")
         if action.only_for_messages != self.last_final:
             self._broken("a model is called for messages alone exactly when its last answer was final")
-        if self.last_final and not self.steering | self.queued:
+        if self.last_final and not self.steering | self.queued | self.notes:
             self._broken("a model is called only when there is something to answer")
-        wanted = self.steering | self.queued if self.last_final else self.steering
+        wanted = self.steering | self.notes | (self.queued if self.last_final else set())
         if _numbers(action.apply) != wanted:
             self._broken(f"a model call applies the waiting messages {wanted}, not {action.apply}")
 
@@ -214,11 +222,11 @@ class Witness:
         """What was given up and is slow to end holds nobody up, if it is not another model call."""
         return isinstance(action, Record) or (key in self.called_off and not isinstance(action, CallModel))
 
-    def _tool_started(self, action: CallTool, now_ms: int) -> None:
+    def _tool_started(self, action: CallTool | CallFamily, now_ms: int) -> None:
         call = self.calls[action.call_id]
         call.starts += 1
         self.tries.setdefault(action.call_id, set()).add(action.key)
-        if action.quiet != (action.call_id in self.polls):
+        if isinstance(action, CallTool) and action.quiet != (action.call_id in self.polls):
             self._broken(f"another try of a poll is quiet, and nothing else, but {action.call_id} was not so")
         if now_ms < self.polls.get(action.call_id, 0):
             self._broken(f"a poll pauses between two tries, but {action.call_id} tried again at {now_ms}")
@@ -230,13 +238,13 @@ class Witness:
             self._broken(f"a call that has its answer is not run, but {action.call_id} was started")
         if call.asks and not self._is_approved(action.call_id):
             self._broken(f"what must be asked runs after an approval of these arguments, but {action.call_id} did not")
-        if call.answered_by != "worker":
+        if call.answered_by != ("worker" if isinstance(action, CallTool) else "family"):
             self._broken(f"what people, time or the client answer is not run, but {action.call_id} was")
         if self.steering:
             self._broken(
                 f"no call of a steered turn is started, but {action.call_id} was, with {self.steering} waiting"
             )
-        if action.over != call.over:
+        if isinstance(action, CallTool) and action.over != call.over:
             self._broken(f"a tool over its budget is told by how much: {call.over}, not {action.over}")
         for call_id, before in self.calls.items():
             if call_id == action.call_id:
@@ -266,6 +274,10 @@ class Witness:
         if call.lost or call.given_up == action.code:  # what was begun is not taken back
             return
         call.given_up = action.code
+        if action.call_id in self.kin.waits and action.code != "children_go_on":
+            self._broken(f"children go on when a message ends the wait for them, but {action.call_id}: {action.code}")
+        if action.code == "children_go_on" and action.call_id not in self.kin.waits:
+            self._broken(f"only a call that waits for children is told that they go on, but {action.call_id} was")
         if action.code == "skipped" and (not self.steering or call.starts):
             self._broken(f"only a call that has not begun is skipped, for a message, but {action.call_id} was")
         if call.may_run and call.answered_by == "time" and action.code != "woken":
@@ -292,6 +304,8 @@ class Witness:
         elif self._is_final():  # what it was to wrap up was withdrawn in between
             right = outcome.status in ("completed", "incomplete", "cancelled")
         else:
+            if outcome.status == "incomplete" and self.reached and self.kin.at_work and not self.wrapped_up:
+                self._broken(f"no run ends for its budget while children have some of it: {self.kin.at_work}")
             spent = self.turns >= self.limits.max_turns - (self.on_limit == "wrap_up")
             right = {
                 "expired": now_ms >= self.deadline_ms,
@@ -307,7 +321,7 @@ class Witness:
         match action:
             case CallModel():
                 meant = meant or self._is_final()
-            case CallTool(_, call_id) | SettleAsk(_, call_id) | AnswerCall(_, call_id):
+            case CallTool(_, call_id) | CallFamily(_, call_id) | SettleAsk(_, call_id) | AnswerCall(_, call_id):
                 call, asked = self.calls[call_id], self.journal.newest_ask(call_id)
                 settled = (
                     isinstance(action, SettleAsk) and asked is not None and (asked.status != "open" or self.steering)
@@ -340,6 +354,8 @@ class Witness:
             self._broken(f"a model call is called off when its messages were withdrawn, but {models} went on")
         if self.forced:  # it is over, and the run will hear of it
             return
+        if self.cancels and not self.flying and (self.cancelled_alone or not self.kin.at_work):
+            self._broken("a run that winds up waits for nobody but children who were told to end, too")
         self._status_is_true(now_ms, all_delivered)
         if all_delivered and not self._stopped(now_ms) and not self.paused and not self.finish:
             self._expiry_is_seen(now_ms)
@@ -348,9 +364,9 @@ class Witness:
         """Nothing is on its way, and what is in flight hangs: only time changes anything."""
         if self.forced or self.cancels or self.paused:
             return
-        at_work = {action.call_id for action in self.flying.values() if isinstance(action, CallTool)}
-        for ask in self.journal.open_asks():
-            if ask.call_id in self.calls.keys() - at_work and until_ms > ask.expires_ms:
+        at_work = {action.call_id for action in self.flying.values() if isinstance(action, CallTool | CallFamily)}
+        for ask in self._asks_known():
+            if ask.call_id not in at_work and until_ms > ask.expires_ms:
                 self._broken(f"a run wakes when what it waits for expires, but slept till {until_ms}: {ask}")
         free_ms = [
             at + self.spec.rate_limits[index].window_seconds * 1_000 for at, rates in self.started_at for index in rates
@@ -380,7 +396,7 @@ class Witness:
             for key, action in self.flying.items()
             if not isinstance(action, Record) and not (isinstance(action, CallTool) and action.quiet)
         ]
-        waits = {ask.type for ask in self.journal.open_asks() if ask.call_id in self.calls}
+        waits = {ask.type for ask in self._asks_known()}
         waits |= {"poll" for call_id in self.polls if not self.calls[call_id].answered}
         if self.cancels and not self.finish:
             truth, why = "cancelling", self.told_reason
@@ -390,6 +406,8 @@ class Witness:
             truth, why = "running", ""
         elif not all_delivered:
             return
+        elif self.reached and self.kin.at_work and self._at_a_limit() and not self.paused and not self.wrapped_up:
+            truth, why = "waiting", "children"
         elif self.paused or (self.on_limit == "pause" and self._at_a_limit()):
             truth, why = "paused", "user" if self.paused else f"budget_reached: {self.reached or 'max_turns'}"
         elif self.wrapped_up or self._at_a_limit() or self._a_lost_attempt_was_given_up():
@@ -403,6 +421,11 @@ class Witness:
             self._broken(
                 f"the status told is what the run does: {truth} {why}, but it was {self.told} {self.told_reason}"
             )
+
+    def _asks_known(self) -> list[Asked]:
+        """What is open, and known to the run. A call that is to be carried out again does not wait for children."""
+        asks = [ask for ask in self.journal.open_asks() if ask.call_id in self.calls]
+        return [ask for ask in asks if ask.type != "children" or ask.call_id in self.kin.waits]
 
     def _a_lost_attempt_was_given_up(self) -> bool:
         """A person is asked about an attempt that another one has given up before: the run goes on with the next,
@@ -424,9 +447,8 @@ class Witness:
             return
         by_call = Counter(action.call_id for action in self.flying.values() if hasattr(action, "call_id"))
         writes = sum(isinstance(action, AnswerCall | SettleAsk) for action in self.flying.values())
-        for ask in self.journal.open_asks():
-            call = self.calls.get(ask.call_id)
-            if call and now_ms >= ask.expires_ms and not by_call[ask.call_id] and writes < PARALLEL_MAX:
+        for ask in self._asks_known():
+            if now_ms >= ask.expires_ms and not by_call[ask.call_id] and writes < PARALLEL_MAX:
                 self._broken(f"what was asked is settled when its time is over, but {ask} is not")
 
     # Deliveries ------------------------------------------------------------------------------------
@@ -440,13 +462,15 @@ class Witness:
         self.over = self.over or isinstance(happening, EndedElsewhere)
         if self.over:
             return
-        if isinstance(happening, ModelResponded | ModelInterrupted | ToolAnswered | AskSettled | Recorded):
+        carriers = ModelResponded | ModelInterrupted | ToolAnswered | FamilyCalled | AskSettled | Recorded
+        if isinstance(happening, carriers):
             carried = [event.key for event in self.carries[happening.key]]
             self.delivered_events.update(event for event in carried if self.newest_carrier[event] == happening.key)
         match happening:
             case Order():
                 self._order_delivered(happening)
             case CancelRequested():
+                self.cancelled_alone = self.cancelled_alone or not (self.cancels or self.finish)
                 self._cancelled()
             case ModelFailed(key):
                 self.wrapped_up = self.wrapped_up or key.startswith("wrap-up")
@@ -468,6 +492,8 @@ class Witness:
                 self.reached = limit
             case ToolAnswered(_, call_id):
                 self._answered(call_id)
+            case FamilyCalled():
+                self._family_called(happening)
             case ToolParked(_, call_id):
                 self._again(call_id)
             case ToolPaused(key, call_id, next_ms) if key not in self.tries_given_up:
@@ -482,6 +508,8 @@ class Witness:
             case AskSettled(_, call_id, "escalated", expires_ms):
                 if (asked := self.journal.newest_ask(call_id)) and asked.type == "approval":
                     self.calls[call_id].escalated_until_ms = expires_ms
+            case AskSettled(key, call_id, "approved") if key in self.kin.settled:  # it was to be carried out again
+                self._again(call_id)
             case AskSettled(_, _, "failed"):
                 self.failure_seen = True
             case ActionCancelled(key) if key.startswith("tool-"):
@@ -498,6 +526,8 @@ class Witness:
         match order.verb:
             case "message" if order.delivery == "enqueue":
                 self.queued.add(order.number)
+            case "message" if order.delivery == "note":
+                self.notes.add(order.number)
             case "message":
                 self.steering.add(order.number)
                 if order.delivery == "interrupt":
@@ -509,8 +539,12 @@ class Witness:
             case "withdraw":
                 gone = _numbers(order.numbers)
                 self.steering, self.queued, self.heard = self.steering - gone, self.queued - gone, self.heard | gone
+                self.notes -= gone
             case "answer":
                 self._answered(order.call_id)
+            case "child_ended":
+                self.kin.order(order)
+                self.reached = self.reached if self._last_words_are_spoken() else ""
             case "retry_call":
                 self._again(order.call_id)
                 self.polls.pop(order.call_id, None)
@@ -520,7 +554,7 @@ class Witness:
                     self.shall_be_called_off |= {
                         key
                         for key, action in self.flying.items()
-                        if isinstance(action, CallTool) and action.call_id == order.call_id
+                        if isinstance(action, CallTool | CallFamily) and action.call_id == order.call_id
                     }
             case "pause":
                 self.paused = True
@@ -582,12 +616,22 @@ class Witness:
     def _took_along(self, key: str) -> None:
         self.steering -= _numbers(self.models[key].apply)
         self.queued -= _numbers(self.models[key].apply)
+        self.notes -= _numbers(self.models[key].apply)
+
+    def _family_called(self, called: FamilyCalled) -> None:
+        self.kin.called(called)
+        if not called.expires_ms:
+            self._answered(called.call_id)
+        elif called.key not in self.tries_given_up and not self.calls[called.call_id].answered:
+            self.kin.waits.add(called.call_id)
 
     def _answered(self, call_id: str) -> None:
+        self.kin.waits.discard(call_id)
         if call_id in self.calls:
             self.calls[call_id].answered = True
 
     def _again(self, call_id: str) -> None:
+        self.kin.waits.discard(call_id)
         if call_id in self.calls:
             self.calls[call_id].again += 1
 
@@ -614,12 +658,13 @@ class Witness:
         if [key for key, _ in said] != [f"outbox-{number}" for number in range(1, len(said) + 1)]:
             self._broken(f"every event is committed once and in order, but were {said}")
         self._messages_have_ended()
+        self.kin.at_the_end()
         if any(True for _ in journal.open_asks()):
             self._broken("nothing is asked any more when the run is over")
         if usage != total(self.usage):
             self._broken(f"the usage is the sum of what was reported, but was {usage}")
         try:
-            ledger_promises(journal, self.bills)
+            ledger_promises(journal, self.bills | journal.bills)
         except AssertionError as broken:
             self._broken(str(broken))
         if self.forced or self.finish is None:
@@ -662,7 +707,7 @@ class Witness:
         return at_rest and (bool(self.reached) or self.turns >= self.limits.max_turns - kept)
 
     def _is_final(self) -> bool:
-        waiting = self.steering | self.queued
+        waiting = self.steering | self.queued | self.notes
         return self.last_final and not waiting and all(call.answered for call in self.calls.values())
 
     def _stopped(self, now_ms: int) -> bool:

@@ -2,9 +2,10 @@
 
 ``shell.py`` reconciles exactly as ``workflows/agent_run.py`` does. ``World`` is everything else: activities and
 their workers, vendors, clock and crashes; ``people.py`` is who gives orders, ``mini_journal.py`` what is
-written once, ``drawn.py`` how hostile it all is. ``outside.py`` and ``money.py`` keep the promises.
+written once, ``drawn.py`` how hostile it all is. ``outside.py``, ``kin.py`` and ``money.py`` keep the promises.
 Run it by hand with ``python -m tests.core.simulation --seeds 10000``; ``--seed N`` tells one run's story;
-``--budget`` gives every run a budget and a world that costs, ``--time`` tools that wait for time and events.
+``--budget`` gives every run a budget and a world that costs, ``--time`` tools that wait for time and events,
+``--family`` children, who are outside like everybody else (``children.py``).
 """
 
 from __future__ import annotations
@@ -15,16 +16,28 @@ import time
 from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from random import Random
 
 from pydantic import TypeAdapter
 
-from perdure.core.actions import Action, AnswerCall, CallModel, CallTool, Finish, Outcome, Record, SettleAsk
+from perdure.core.actions import (
+    Action,
+    AnswerCall,
+    CallFamily,
+    CallModel,
+    CallTool,
+    Finish,
+    Outcome,
+    Record,
+    SettleAsk,
+)
 from perdure.core.budget import Amount, Ask
 from perdure.core.happenings import (
     ActionCancelled,
     CancelRequested,
     EndedElsewhere,
+    FamilyCalled,
     Happening,
     ModelFailed,
     ModelResponded,
@@ -36,6 +49,7 @@ from perdure.core.happenings import (
     ToolPaused,
 )
 from perdure.core.state import Failure, OutboxEvent, RunState, Usage, WaitsFor
+from tests.core.children import Children
 from tests.core.drawn import ARGUMENTS, START_MS, Law, Temper, budget_drawn, price_drawn, spec_drawn
 from tests.core.mini_journal import Asked, Attempt, Call, RunOver
 from tests.core.outside import CUT_OFF, Violation, Witness
@@ -60,6 +74,7 @@ class Flight:
     attempt: Attempt | None = None  # of a model call
     number: int = 0  # of a tool call's attempt
     arguments: int = 0  # of the tool call, as the attempt found them
+    called: FamilyCalled | None = None  # what the journal said of a call about other runs
     report: Happening | None = None
 
 
@@ -72,19 +87,24 @@ class World:
     tell: Callable[[str], None] | None = None
     costs: bool = False
     timed: bool = False  # runs that sleep, wait for events, poll, and start later
+    leads: bool = False  # runs that have children
 
     def __post_init__(self) -> None:
         chance = self.chance
         self.temper = Temper.drawn(chance)
         if self.costs:
             self.temper = self.temper.about_money(chance)
-        budgeted = self.costs or self.perhaps(0.5)
-        self.spec = spec_drawn(chance, budgeted=budgeted, timed=self.timed)
-        self.law = Law(chance, self.spec.tools)
+        budgeted = self.costs or self.perhaps(0.8 if self.leads else 0.5)
+        if self.leads:
+            self.temper = self.temper.about_family(chance)
+        self.timed = self.timed or (self.leads and self.perhaps(0.2))
+        self.spec = spec_drawn(chance, budgeted=budgeted, timed=self.timed, leads=self.leads)
+        self.law = Law(chance, self.spec.tools, lax=self.leads and self.perhaps(0.7))
         self.price = price_drawn(chance)
         self.output_cap = chance.choice((100, 1_000, 4_096))
         budget = budget_drawn(chance, self.price, self.spec.on_limit) if self.spec.on_limit else None
         self.journal = self.core.journal(self.core.money, budget)
+        self.journal.children_max = chance.choice((1, 4, 50)) if self.leads else 0
         self.witness = Witness(self.spec, self.journal)
         for tool in self.spec.tools:  # what people have decided for the whole session, before this run
             if self.perhaps(0.2):
@@ -94,7 +114,7 @@ class World:
         self.zombies: list[Flight] = []  # activities nobody waits for any more; they still write
         self.echoes: list[Happening] = []
         self.batch: list[Delivery] = []
-        self.people = People(self)
+        self.people, self.children = People(self), Children(self)
         self._reborn(self.core.begin(self.spec))
 
     def run(self) -> int:
@@ -183,6 +203,8 @@ class World:
         self.now_ms += chance.randrange(20)
         if self.journal.status is None:
             self.people.act()
+        if self.journal.children:
+            self.children.act()
         if self.perhaps(temper.cancel / 4):
             self.deliver(CancelRequested("cancelled in Temporal"))
         if self.perhaps(temper.echo) and self.echoes:
@@ -199,13 +221,18 @@ class World:
             self._advance(flight)
             while flight.report is None and flight.action.key in self.flights and self.perhaps(0.6):
                 self._advance(flight)
-        elif not self.batch and not self.journal.post and not self.people.break_the_silence():
+        elif not self.batch and not self.journal.post and not self._silence_is_broken():
             if self.log[-1][0] >= self.shell.wake_at_ms:  # it was asked after its alarm
                 raise Violation("a run that waits has something to wait for")
             self.witness.sleeps(self.shell.wake_at_ms)
             self.now_ms = self.shell.wake_at_ms - self.perhaps(0.3)
             self.people.act_at_the_last_moment()
             self.now_ms = self.shell.wake_at_ms
+
+    def _silence_is_broken(self) -> bool:
+        """Nothing is in flight and nothing on its way: a child may be at work, and somebody may notice that the run
+        waits."""
+        return self.children.break_the_silence() or self.people.break_the_silence()
 
     def _bring_orders(self) -> None:
         """One signal: the oldest orders, or any when they come by several ways."""
@@ -265,6 +292,7 @@ class World:
         except RunOver as over:
             flight.report = EndedElsewhere(over.args[0])
             self._end(flight, flight.report)
+        self.witness.kin.look()
         if flight.report is None and not flight.called_off and self.perhaps(self.temper.hangs / 3):
             flight.hangs = isinstance(action, CallModel | CallTool)
 
@@ -277,7 +305,7 @@ class World:
         if flight.called_off or (isinstance(action, Record | Finish | SettleAsk) and self.perhaps(0.5)):
             flight.report = ActionCancelled(action.key)
             self._end(flight, flight.report)
-        elif isinstance(action, CallTool | AnswerCall) and self.perhaps(0.3):
+        elif isinstance(action, CallTool | CallFamily | AnswerCall) and self.perhaps(0.3):
             flight.report = ToolLost(action.key, action.call_id, "tool_outcome_unknown", "its workers died")
             self._end(flight, flight.report)
         else:
@@ -304,6 +332,14 @@ class World:
                 self._model_works(flight, flight.action)
             case CallTool():
                 self._tool_works(flight, flight.action)
+            case CallFamily(key, call_id):
+                if flight.phase == 0:
+                    flight.called = journal.call_family(key, call_id, flight.outbox, self.now_ms)
+                else:
+                    flight.report = flight.called
+            case AnswerCall(key, call_id, _, _, "children_go_on"):
+                journal.stop_waiting(call_id, flight.outbox)
+                flight.report = ToolAnswered(key, call_id)
             case AnswerCall(key, call_id, _, _, code):
                 journal.commit_tool(call_id, code, flight.outbox)
                 flight.report = ToolAnswered(key, call_id)
@@ -389,7 +425,8 @@ class World:
     def _judged(self, call_id: str) -> tuple[Call, Asked | None]:
         """Where the full arguments are: what policy says of a call, and what has to be asked."""
         known = [rule.name for rule in self.spec.tools]
-        tool = self.chance.choice([*known, *known, *known, "no_such_tool"])
+        more = ["spawn_agent", "spawn_agent", *({"wait_for_agents"} & set(known))] * len(known) if self.leads else []
+        tool = self.chance.choice([*known, *known, *known, *more, "no_such_tool"])
         arguments = self.chance.randrange(ARGUMENTS)
         problem = "path is missing" if self.perhaps(0.05) else None
         rule, terms, law = self.spec.rule(tool), self.law.terms, self.law
@@ -405,7 +442,8 @@ class World:
             waits: WaitsFor = "timer" if tool == "sleep" else "event"
             asked = replace(asked, waits=waits, expires_ms=self.now_ms + int(seconds * 1_000))
         word = law.word(tool, arguments) if tool in known and not problem else "deny"
-        call = Call(asked, arguments, word)
+        plan = self.children.plan(tool) if rule.answered_by == "family" else None
+        call = Call(asked, arguments, word, plan=plan)
         if not asked.waits:
             return call, None
         client_ms = int(seconds * 1_000) if asked.waits == "approval" and rule.answered_by == "client" else 0
@@ -460,12 +498,17 @@ class World:
 
 
 def first_violation(
-    seeds: Iterable[int], core: Core | None = None, *, costs: bool = False, timed: bool = False
+    seeds: Iterable[int],
+    core: Core | None = None,
+    *,
+    costs: bool = False,
+    timed: bool = False,
+    leads: bool = False,
 ) -> tuple[int, str] | None:
     """The first seed that breaks a promise, and the promise."""
     for seed in seeds:
         try:
-            World(Random(seed), core or Core(), costs=costs, timed=timed).run()
+            World(Random(seed), core or Core(), costs=costs, timed=timed, leads=leads).run()
         except Violation as violation:
             return seed, str(violation)
     return None
@@ -478,13 +521,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="tell the story of this one run")
     parser.add_argument("--budget", action="store_true", help="runs with budgets, in a world that costs")
     parser.add_argument("--time", action="store_true", help="runs that sleep, wait for events and poll")
+    parser.add_argument("--family", action="store_true", help="runs that have children")
     options = parser.parse_args(arguments)
+    world_of = partial(World, costs=options.budget, timed=options.time, leads=options.family)
     if options.seed is not None:
-        World(Random(options.seed), tell=print, costs=options.budget, timed=options.time).run()
+        world_of(Random(options.seed), tell=print).run()
         return 0
     began, steps, lines, violations = time.perf_counter(), [0], 0, []
     for seed in range(options.first, options.first + options.seeds):
-        world = World(Random(seed), costs=options.budget, timed=options.time)
+        world = world_of(Random(seed))
         try:
             steps.append(world.run())
         except Violation as violation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -21,7 +22,7 @@ from perdure.core.happenings import (
     Recorded,
     ToolAnswered,
 )
-from perdure.core.spec import RunSpec, ToolRule
+from perdure.core.spec import RateLimit, RunSpec, ToolRule
 from perdure.core.state import Outcome, RunState, Usage
 from tests.core.test_decide import after, going, keys, status, wanted
 
@@ -62,6 +63,24 @@ def test_a_call_that_waits_for_its_child_goes_on_when_the_child_has_ended() -> N
 
 def test_a_child_that_ends_before_its_start_is_heard_of_is_not_waited_for() -> None:
     state = after(NEW, leads("a"), order(1, "child_ended", call_id="a"), order(2, "answer", call_id="a"), waits("a"))
+    assert (keys(state), state.children, state.ended_early) == (["model-2"], (), ())
+
+
+def test_a_child_that_ends_while_its_call_is_to_be_carried_out_again_is_not_taken_for_alive() -> None:
+    limited = replace(SPAWN, rates=(0,))
+    state = after(
+        begin(replace(SPEC, tools=(limited,), rate_limits=(RateLimit(1, 1.0),))), leads("a"), waits("a"),
+        order(1, "retry_call", call_id="a"), order(2, "child_ended", call_id="a"),
+    )  # fmt: skip
+    assert (keys(state), state.children) == ([], ())
+    state = evolve(going(state, 2_000), FamilyCalled("tool-a-2", "a", child=True))
+    assert (keys(state, 2_000), state.children, state.ended_early) == (["model-2"], (), ())
+
+
+def test_an_attempt_that_tells_of_a_child_after_its_end_is_not_believed() -> None:
+    state = after(NEW, leads("a"), order(1, "retry_call", call_id="a"))
+    second = FamilyCalled("tool-a-1", "a", child=True)
+    state = after(state, second, order(2, "child_ended", call_id="a"), waits("a"))
     assert (keys(state), state.children, state.ended_early) == (["model-2"], (), ())
 
 

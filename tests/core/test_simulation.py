@@ -1,5 +1,5 @@
-"""Whole runs in a hostile world: see ``simulation.py`` for the world, ``outside.py`` and ``money.py`` for the
-promises."""
+"""Whole runs in a hostile world: see ``simulation.py`` for the world, ``outside.py``, ``kin.py`` and ``money.py``
+for the promises."""
 
 from __future__ import annotations
 
@@ -34,6 +34,11 @@ def test_two_thousand_runs_with_budgets_never_spend_more_than_they_were_given() 
 
 def test_a_thousand_runs_that_sleep_wait_and_poll_break_no_promise() -> None:
     assert main(["--time", "--seeds", "1000"]) == 0
+
+
+def test_fifteen_hundred_runs_with_children_leave_no_orphan_and_hold_their_budgets() -> None:
+    """Children that end in every order, early, late and never heard of; messages, pauses, cancels in between."""
+    assert main(["--family", "--seeds", "1500"]) == 0
 
 
 def test_the_state_of_a_run_of_2000_turns_is_as_small_as_that_of_60() -> None:

@@ -280,6 +280,7 @@ async def test_a_run_that_is_being_cancelled_starts_nobody_and_a_paused_one_star
     child = await spawned(journal, run, "c1", background=True)
     assert [order.verb for order in await journal.undelivered_orders(child.id, limit=9)] == ["pause"]
     await journal.give_family_order(run.id, Order(0, "cancel"))
+    await journal.give_family_order(run.id, Order(0, "resume"))  # which takes no cancel back
     assert failed(await journal.spawn_child(run.id, "c2", child_of(run))) == "skipped"
 
 
