@@ -4,6 +4,7 @@
 #   make test    the tests            make lint    style, types, import rules
 #   make bench   the measurements     make sim     10,000 simulated runs of the core
 #   make bench-time  timers and sleepers: wake accuracy of 1,000, what 10,000 cost
+#   make histories  record anew the histories that later workflows replay: before a release
 #   make campaign  budgets under fire: 2,000 simulated runs, and 100 real ones whose workers are killed
 
 UV_VERSION := 0.13.8
@@ -22,7 +23,7 @@ export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)# whoever told pip about a mirror has
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test lint bench bench-time sim campaign lock clean
+.PHONY: help install demo up test lint bench bench-time sim histories campaign lock clean
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -60,6 +61,9 @@ bench: install
 
 bench-time: install
 	$(BIN)/python -m bench.time
+
+histories: install
+	$(BIN)/python -m tests.e2e.record_histories
 
 sim: install
 	$(BIN)/python -m tests.core.simulation --seeds 10000

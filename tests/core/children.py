@@ -1,5 +1,5 @@
-"""The children of a simulated run: actors outside it, who work when they like, spend within their slices (or, as vendors
-do, beyond), and end well, badly, late, when they are told to, or with their parent.
+"""The children of a simulated run: actors outside it, who work when they like, spend within their slices (or, as
+vendors do, beyond), and end well, badly, late, when they are told to, or with their parent.
 """
 
 from __future__ import annotations

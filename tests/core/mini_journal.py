@@ -107,7 +107,7 @@ class Child:
     budget: Budget
     slice: Amount | None
     deadline_ms: int
-    spent: Amount = Amount()
+    spent: Amount = field(default_factory=Amount)
     held: bool = False
     cancelled: bool = False
     status: RunStatus | None = None

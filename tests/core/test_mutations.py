@@ -369,7 +369,12 @@ FAMILY = [
     Mutation(name, module, original, mutated, leads=True)
     for name, module, original, mutated in (
         ("a call about other runs is run by a worker", calls, 'if rule.answered_by == "family":', "if False:"),
-        ("a wait for children is not known", evolve, 'waits="children", expires_ms=called', 'waits="", expires_ms=called'),
+        (
+            "a wait for children is not known",
+            evolve,
+            'waits="children", expires_ms=called',
+            'waits="", expires_ms=called',
+        ),
         (
             "a wait that is over begins again",
             evolve,
@@ -386,24 +391,64 @@ FAMILY = [
             "False",
         ),
         ("a child that has ended is at work", orders, "if one != call_id),\n        ended", "),\n        ended"),
-        ("what a child has left does not come back", orders, 'or state.reached == "max_turns" else ""', "else state.reached"),
-        ("a budget that children hold ends the run", decide, 'if limit != "max_turns" and state.children:', "if False:"),
+        (
+            "what a child has left does not come back",
+            orders,
+            'or state.reached == "max_turns" else ""',
+            "else state.reached",
+        ),
+        (
+            "a budget that children hold ends the run",
+            decide,
+            'if limit != "max_turns" and state.children:',
+            "if False:",
+        ),
         ("the last word does not wait for children", decide, "not state.cancel.alone and state.children", "False"),
-        ("the last word waits for who was not told", decide, "not state.cancel.alone and state.children", "state.children"),
+        (
+            "the last word waits for who was not told",
+            decide,
+            "not state.cancel.alone and state.children",
+            "state.children",
+        ),
         ("the word of a child steers", orders, 'if order.delivery == "note":', "if False:"),
-        ("the word of a child waits for the end", decide, "union(union(state.steering, state.notes), ", "union(state.steering, "),
-        ("the word of a child is read twice", evolve, "notes=without(state.notes, state.applying)", "notes=state.notes"),
+        (
+            "the word of a child waits for the end",
+            decide,
+            "union(union(state.steering, state.notes), ",
+            "union(state.steering, ",
+        ),
+        (
+            "the word of a child is read twice",
+            evolve,
+            "notes=without(state.notes, state.applying)",
+            "notes=state.notes",
+        ),
         ("any is all", mini_journal, "return any(over) if wait.any else all(over)", "return all(over)"),
         ("all is any", mini_journal, "return any(over) if wait.any else all(over)", "return any(over)"),
         ("a child is born again", mini_journal, "if not call.result and child is None:", "if not call.result:"),
-        ("a slice is not reserved", mini_journal, "reserved=self.account.reserved.plus(child.slice)", "reserved=self.account.reserved"),
+        (
+            "a slice is not reserved",
+            mini_journal,
+            "reserved=self.account.reserved.plus(child.slice)",
+            "reserved=self.account.reserved",
+        ),
         ("a slice is not settled", mini_journal, "self._settle_slice(child, child.spent)", "pass"),
-        ("a slice that outlives the run stays", mini_journal, "self._settle_slice(child, child.slice, assumed=True)", "pass"),
+        (
+            "a slice that outlives the run stays",
+            mini_journal,
+            "self._settle_slice(child, child.slice, assumed=True)",
+            "pass",
+        ),
         ("an end orphans children", mini_journal, 'self._over(child, "cancelled")', "pass"),
         ("more is given to children than is left", budget, "if share <= 0 or share > left:", "if False:"),
-        ("what is kept aside is given away", budget, "left = _left(limit, spent, keeps, aside_min)\n        if", "left = _left(limit, spent, False)\n        if"),
+        (
+            "what is kept aside is given away",
+            budget,
+            "left = _left(limit, spent, keeps, aside_min)\n        if",
+            "left = _left(limit, spent, False)\n        if",
+        ),
     )
-]  # fmt: skip
+]
 MUTATIONS = [*SCHEDULE, *ORDERS, *PEOPLE, *LIMITS, *MONEY, *TIME, *FAMILY]
 
 

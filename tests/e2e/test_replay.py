@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from temporalio import workflow
-from temporalio.client import Client, WorkflowHistory
+from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 
 from perdure.contract import WORKFLOW, AgentRunInput
 from perdure.core.state import Outcome
 from perdure.dev_server import DevServer
 from perdure.runs import DATA_CONVERTER
+from tests.e2e.record_histories import chain_of
 from tests.e2e.stack import Stack
 from workflows.agent_run import AgentRun
 
@@ -69,11 +70,7 @@ class Histories:
 
 async def executions(stack: Stack, run_id: str) -> list[WorkflowHistory]:
     """All executions of a run, the newest first."""
-    client = await Client.connect(stack.temporal.address, data_converter=DATA_CONVERTER)
-    chain = [await client.get_workflow_handle(run_id).fetch_history()]
-    while before := chain[-1].events[0].workflow_execution_started_event_attributes.continued_execution_run_id:
-        chain.append(await client.get_workflow_handle(run_id, run_id=before).fetch_history())
-    return chain
+    return await chain_of(stack.temporal.address, run_id)
 
 
 @pytest.fixture(scope="module")
