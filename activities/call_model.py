@@ -152,7 +152,8 @@ class ModelCaller:
         self, run: RunRow, model: str, order: CallModelInput, begun: Begun, view: list[Message] | None, partial: Partial
     ) -> Answer:
         assert begun.grant is not None
-        timeout_seconds = min(self.timeout_seconds, _WRAP_UP_SECONDS_MAX) if order.wrap_up else self.timeout_seconds
+        most = min(self.timeout_seconds, _WRAP_UP_SECONDS_MAX) if order.wrap_up else self.timeout_seconds
+        timeout_seconds = min(run.limits.get("turn_timeout_seconds") or most, most)
         settings = run.definition["model_settings"]
         if begun.grant.binding:
             settings = {**settings, "max_output_tokens": begun.grant.output_tokens}

@@ -8,7 +8,7 @@ import re
 from decimal import Decimal
 from typing import Annotated, Any, cast
 
-from pydantic import BeforeValidator, Field, StrictInt, WithJsonSchema
+from pydantic import BeforeValidator, Field, StrictFloat, StrictInt, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from api.body import Body, ToolName
@@ -80,6 +80,9 @@ class BudgetIn(Body):
         return said
 
 
+TimeoutSeconds = Annotated[StrictInt | StrictFloat, Field(ge=1, le=86_400, allow_inf_nan=False)]
+
+
 class ToolBudgetIn(Body):
     """How often one tool may be called in a run; further calls are refused (`block`), or run with a word to the
     model (`steer`)."""
@@ -106,7 +109,7 @@ class LimitsPatch(Body):
 
     def definition(self) -> LimitsDefinition:
         """Only what was said."""
-        said = self.model_dump(exclude_unset=True, exclude={"tools"})
+        said = self.model_dump(exclude_unset=True, exclude={"tools", "turn_timeout_seconds", "tool_timeouts"})
         nullable = "tool_output_bytes_per_turn"
         limits = {name: value for name, value in said.items() if value is not None or name == nullable}
         return cast("LimitsDefinition", limits)
@@ -116,9 +119,19 @@ class LimitsIn(LimitsPatch):
     """Counts a run may not exceed. What is left out is the agent's, then the service's."""
 
     tools: dict[ToolName, ToolBudgetIn] = Field(default={}, max_length=TOOL_BUDGETS_MAX)
+    turn_timeout_seconds: TimeoutSeconds | None = Field(
+        default=None, description="Of one attempt of a model call; never longer than the service's own."
+    )
+    tool_timeouts: dict[ToolName, TimeoutSeconds] = Field(
+        default={}, max_length=TOOL_BUDGETS_MAX, description="Seconds for one attempt, by tool; at most the tool's own."
+    )
 
     def definition(self) -> LimitsDefinition:
         said = super().definition()
+        if self.turn_timeout_seconds is not None:
+            said["turn_timeout_seconds"] = self.turn_timeout_seconds
+        if self.tool_timeouts:
+            said["tool_timeouts"] = dict(self.tool_timeouts)
         if self.tools:
             said["tools"] = {
                 name: ToolBudgetDefinition(max_calls=budget.max_calls, on_exceed=budget.on_exceed)

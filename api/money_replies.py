@@ -54,7 +54,8 @@ class ToolBudgetOut(Reply):
 
 
 class LimitsOut(Reply):
-    """All limits that hold, defaults included. `tool_output_bytes_per_turn` null is no limit."""
+    """All limits that hold, defaults included. `tool_output_bytes_per_turn` null is no limit,
+    `turn_timeout_seconds` null the service's own."""
 
     max_turns: int | None
     max_tool_calls: int | None
@@ -64,6 +65,8 @@ class LimitsOut(Reply):
     max_running_children: int | None
     tool_output_bytes_per_turn: int | None
     tools: dict[str, ToolBudgetOut]
+    turn_timeout_seconds: float | None
+    tool_timeouts: dict[str, float]
 
 
 class BalanceOut(Reply):

@@ -110,6 +110,8 @@ def limits(counts: LimitsDefinition) -> Object:
         "max_running_children": counts.get("max_running_children"),
         "tool_output_bytes_per_turn": counts.get("tool_output_bytes_per_turn"),
         "tools": counts.get("tools", {}),
+        "turn_timeout_seconds": counts.get("turn_timeout_seconds"),
+        "tool_timeouts": counts.get("tool_timeouts", {}),
     }
 
 

@@ -94,7 +94,7 @@ def run_spec(run: RunRow, settings: Settings, toolbox: ToolBox) -> RunSpec:
         rate_limits=tuple(RateLimit(rate["max_calls"], rate["window_seconds"], rate["tool"]) for rate in rates),
         on_limit=run.budget.on_limit if run.budget else None,
         ask_about_unknown=any(each is not None and each["unknown_outcome"] == "ask" for each in policies),
-        model_timeout_seconds=settings.worker.model_timeout_seconds,
+        model_timeout_seconds=_turn_seconds(limits, settings),
         model_max_attempts=settings.worker.model_max_attempts,
         heartbeat_timeout_seconds=settings.worker.heartbeat_timeout_seconds,
         continue_as_new_events=settings.worker.continue_as_new_events,
@@ -128,7 +128,10 @@ def default_budget(settings: Settings) -> Budget:
 def resolved_limits(settings: Settings, of_agent: LimitsDefinition, of_run: LimitsDefinition) -> LimitsDefinition:
     """All of them; the tools' own budgets by name."""
     tools = {**of_agent.get("tools", {}), **of_run.get("tools", {})}
-    return {**default_limits(settings), **of_agent, **of_run, "tools": tools}
+    limits: LimitsDefinition = {**default_limits(settings), **of_agent, **of_run, "tools": tools}
+    if timeouts := {**of_agent.get("tool_timeouts", {}), **of_run.get("tool_timeouts", {})}:
+        limits["tool_timeouts"] = timeouts
+    return limits
 
 
 def resolved_budget(settings: Settings, of_agent: BudgetDefinition, of_run: BudgetDefinition) -> Budget | None:
@@ -166,13 +169,18 @@ def run_of_schedule(settings: Settings, row: ScheduleRow, agent: AgentRow | None
     )
 
 
+def _turn_seconds(limits: LimitsDefinition, settings: Settings) -> float:
+    most = settings.worker.model_timeout_seconds
+    return min(limits.get("turn_timeout_seconds") or most, most)
+
+
 def _tool_rule(tool: ToolDescription, limits: LimitsDefinition, rates: Sequence[RateLimitDefinition]) -> ToolRule:
     own = limits.get("tools", {}).get(tool["name"])
     return ToolRule(
         tool["name"],
         tool["effect"],
         tool["parallel"],
-        tool["timeout_seconds"],
+        min(tool["timeout_seconds"], limits.get("tool_timeouts", {}).get(tool["name"], tool["timeout_seconds"])),
         tool["max_attempts"],
         tool["answered_by"],
         own["max_calls"] if own else None,

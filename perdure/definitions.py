@@ -69,7 +69,8 @@ class ToolBudgetDefinition(TypedDict):
 
 
 class LimitsDefinition(TypedDict, total=False):
-    """Counts. ``tools`` holds budgets of single tools, by name."""
+    """Counts. ``tools`` holds budgets of single tools, by name. ``turn_timeout_seconds`` bounds one attempt of a model
+    call, ``tool_timeouts`` one of the named tool's, in seconds: the service's and the tool's own bound them."""
 
     max_turns: int
     max_tool_calls: int
@@ -79,6 +80,8 @@ class LimitsDefinition(TypedDict, total=False):
     max_running_children: int
     tool_output_bytes_per_turn: int | None
     tools: dict[str, ToolBudgetDefinition]
+    turn_timeout_seconds: float | None
+    tool_timeouts: dict[str, float]
 
 
 def core_limits(limits: LimitsDefinition) -> Limits:

@@ -120,7 +120,7 @@ def policy_problems(
 def limits_problems(
     limits: LimitsDefinition | Mapping[str, Any], tools: Sequence[ToolDescription], *, at: str = "/limits"
 ) -> list[Problem]:
-    """What is wrong with the budgets of single tools (``limits.tools``), whose shape is right already."""
+    """What is wrong with the budgets and timeouts of single tools, whose shape is right already."""
     found: list[Problem] = []
     names = {tool["name"] for tool in tools}
     most = limits.get("max_tool_calls")
@@ -134,6 +134,10 @@ def limits_problems(
         elif most is not None and budget["max_calls"] > most:
             why = f"can never be reached: the run may make {most} tool calls altogether (max_tool_calls)"
             found.append(Problem(f"{here}/max_calls", "contradictory_limits", why))
+    for name in limits.get("tool_timeouts") or {}:
+        if name not in names:
+            here = f"{at}/tool_timeouts/{name.replace('~', '~0').replace('/', '~1')}"
+            found.append(Problem(here, "unknown_tool", f"the agent has no tool {name!r}; {_named(names)}"))
     return found
 
 

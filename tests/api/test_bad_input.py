@@ -104,6 +104,8 @@ async def _all(service: Service) -> list[Any]:
          "/agent_inline/budget/max_tokens"),
         ({**HELLO, "limits": {"max_questions": -1}}, 422, "validation_failed", "/limits/max_questions"),
         ({**HELLO, "limits": {"max_depth": 11}}, 422, "validation_failed", "/limits/max_depth"),
+        ({**HELLO, "limits": {"turn_timeout_seconds": 0.5}}, 422, "validation_failed", "/limits/turn_timeout_seconds"),
+        ({**HELLO, "limits": {"tool_timeouts": {"charge": 5}}}, 422, "unknown_tool", "/limits/tool_timeouts/charge"),
         ({**HELLO, "limits": {"tool_output_bytes_per_turn": 10}}, 422, "validation_failed",
          "/limits/tool_output_bytes_per_turn"),
         ({**HELLO, "limits": {"tools": {"calculator": {}}}}, 422, "validation_failed",

@@ -73,15 +73,17 @@ async def test_of_many_runs_for_one_session_at_once_one_wins(service: Service) -
 
 async def test_the_limits_of_a_run_are_its_own_word_over_the_agents_over_the_services(service: Service) -> None:
     own = {"calculator": {"max_calls": 2}}
-    agent = {**AGENT, "limits": {"max_turns": 7, "max_tool_calls": 8, "tools": own}}
+    slow = {"calculator": 5}
+    agent = {**AGENT, "limits": {"max_turns": 7, "max_tool_calls": 8, "tools": own, "tool_timeouts": slow}}
     run = await service.new_run(agent_inline=agent, limits={"max_turns": 3, "max_questions": 0})
-    rest = {"max_children": 50, "max_depth": 3, "max_running_children": 50, "tool_output_bytes_per_turn": None}
+    rest = {"max_children": 50, "max_depth": 3, "max_running_children": 50, "tool_output_bytes_per_turn": None,
+            "turn_timeout_seconds": None}  # fmt: skip
     assert run["limits"] == {
         "max_turns": 3, "max_tool_calls": 8, "max_questions": 0, **rest,
-        "tools": {"calculator": {"max_calls": 2, "on_exceed": "block"}},
+        "tools": {"calculator": {"max_calls": 2, "on_exceed": "block"}}, "tool_timeouts": slow,
     }  # fmt: skip
     assert (await service.new_run())["limits"] == {
-        "max_turns": 100, "max_tool_calls": 1000, "max_questions": 10, **rest, "tools": {},
+        "max_turns": 100, "max_tool_calls": 1000, "max_questions": 10, **rest, "tools": {}, "tool_timeouts": {},
     }  # fmt: skip
 
 

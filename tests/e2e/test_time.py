@@ -44,6 +44,18 @@ def result(stack: Stack, run_id: str) -> Any:
     return json.loads(text.partition(": ")[2])
 
 
+def test_a_turn_and_a_tool_have_no_more_time_than_the_run_gives_them(stack: Stack) -> None:
+    limits = {"turn_timeout_seconds": 1, "tool_timeouts": {"book_when_open": 1}}
+    run = stack.post_run("scripted/hangs-once", ["book_when_open"], limits=limits)
+    ended = stack.wait_for_end(run["id"])
+    assert ended["status"] == "completed"
+    failed = event(stack, run["id"], "tool.failed")
+    assert failed["data"]["code"] == "tool_timeout"
+    told = types(told_well(stack, run["id"]))
+    assert told["model.completed"] == 2
+    assert told["model.started"] == 3, "the attempt that hung was given up, and made again"
+
+
 # Sleep ------------------------------------------------------------------------------------------
 
 
