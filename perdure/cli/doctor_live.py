@@ -148,9 +148,9 @@ async def _journal(sql_url: str, blob_folder: Path) -> Finding:
     try:
         opened = await open_journal(sql_url, blob_folder, migrate=False)
     except SchemaMismatch as trouble:
-        level = "warn" if trouble.found is None or trouble.found < trouble.needed else "fail"
-        todo = "the next start of a worker or the API migrates it" if level == "warn" else "install the newer Perdure"
-        return Finding("warn" if level == "warn" else "fail", "journal", str(trouble), todo)
+        if trouble.migrates:
+            return Finding("warn", "journal", str(trouble), "the next start of a worker or the API migrates it")
+        return Finding("fail", "journal", str(trouble), "install the Perdure that made it, or name another home")
     except JournalTrouble as trouble:
         return Finding("fail", "journal", str(trouble), "check PERDURE_DATABASE_URL, and that the server runs")
     try:

@@ -21,7 +21,7 @@ CHECK_TIMEOUT_SECONDS = 60.0  # as long as a child may take until it is ready; o
 
 
 class SettingsProblem(TypedDict):
-    """``what`` is ``settings``, ``tool modules`` or ``agents``; ``found`` is one line that names the culprit."""
+    """``what`` is ``settings``, ``tool modules``, ``agents`` or ``journal``; ``found`` is one line that names the culprit."""
 
     what: str
     found: str
@@ -71,6 +71,30 @@ def examine() -> Iterator[SettingsProblem]:
         yield _problem("settings", f"{source}: {error}")
         return
     yield from _tools_and_models(settings)
+    yield from _journal(settings)
+
+
+def _journal(settings: Settings) -> Iterator[SettingsProblem]:
+    """One that this code cannot use. What cannot be reached now may be there when the children need it."""
+    file = settings.home / "journal.db"
+    if settings.database_url or not file.exists():
+        return
+    import asyncio
+
+    from perdure.store.migrate import SchemaMismatch
+    from perdure.store.sql import open_journal
+    from perdure.store.trouble import JournalTrouble
+
+    async def look() -> None:
+        await (await open_journal(settings.sql_url, settings.blob_folder, migrate=False)).close()
+
+    try:
+        asyncio.run(look())
+    except SchemaMismatch as trouble:
+        if not trouble.migrates:
+            yield _problem("journal", f"{file}: {trouble}")
+    except (JournalTrouble, ValueError):
+        return
 
 
 def _tools_and_models(settings: Settings) -> Iterator[SettingsProblem]:

@@ -6,13 +6,14 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, inspect, text
 
 from perdure.store.database import PAGE_BYTES, Database, SqliteDatabase
-from perdure.store.schema import HEAD
+from perdure.store.schema import HEAD, metadata
 from perdure.store.trouble import JournalTrouble
 
 if TYPE_CHECKING:  # Alembic costs 100 ms to import, and is needed only when there is something to migrate
@@ -25,12 +26,16 @@ _LOCK_NUMBER = 0x70657264757265  # "perdure" in ASCII: the advisory lock of migr
 class SchemaMismatch(Exception):
     """The database has a schema that this code cannot use: a newer one, or (without ``migrate``) an older."""
 
-    def __init__(self, found: str | None, needed: str) -> None:
-        hint = "use the version of Perdure that wrote it, or a newer one"
-        if found is None or found < needed:
-            hint = "open the journal with migrate=True once"
-        super().__init__(f"the journal's schema is {found or 'missing'}, this code needs {needed}: {hint}")
+    def __init__(self, found: str | None, needed: str, missing: Sequence[str] = ()) -> None:
         self.found, self.needed = found, needed
+        self.migrates = found is None or found < needed
+        hint = "use the version of Perdure that wrote it, or a newer one"
+        if self.migrates:
+            hint = "open the journal with migrate=True once"
+        if missing:
+            shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+            hint = f"it lacks {shown}, a build between releases made it: use that one, or begin with a new journal"
+        super().__init__(f"the journal's schema is {found or 'missing'}, this code needs {needed}: {hint}")
 
 
 async def prepare(database: Database, *, migrate: bool) -> None:
@@ -39,6 +44,8 @@ async def prepare(database: Database, *, migrate: bool) -> None:
         await asyncio.to_thread(_write_ahead, database.path)
     found = await database.read(revision)
     if found == HEAD:
+        if missing := await database.read(missing_columns):
+            raise SchemaMismatch(found, HEAD, missing)
         return
     if not migrate or (found is not None and found not in _known()):
         raise SchemaMismatch(found, HEAD)
@@ -50,6 +57,18 @@ def revision(connection: Connection) -> str | None:
     if not inspect(connection).has_table("alembic_version"):
         return None
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def missing_columns(connection: Connection) -> list[str]:
+    """What this code reads and the database does not have. Until a release, a revision may have meant less."""
+    there = inspect(connection).get_multi_columns()
+    known = {table: {column["name"] for column in columns} for (_, table), columns in there.items()}
+    return [
+        f"{table.name}.{column.name}"
+        for table in metadata.sorted_tables
+        for column in table.columns
+        if column.name not in known.get(table.name, set())
+    ]
 
 
 def upgrade(connection: Connection) -> None:

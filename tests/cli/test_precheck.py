@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 import time
 from pathlib import Path
 
 import pytest
 
+from perdure.store.sql import open_journal
 from tests.cli.test_messages import perdure
 
 
@@ -64,6 +67,20 @@ def test_up_refuses_a_home_that_cannot_be_a_folder(name: str, tmp_path: Path) ->
     (tmp_path / "a-file").write_text("")
     [line] = refused(tmp_path, "--home", name)
     assert line.startswith(f"perdure: {tmp_path / name} cannot be the home: ")
+
+
+def test_up_refuses_a_journal_that_another_build_has_made(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+
+    async def make() -> None:
+        await (await open_journal(f"sqlite:///{home / 'journal.db'}", home / "blobs")).close()
+
+    asyncio.run(make())
+    with sqlite3.connect(home / "journal.db") as journal:
+        journal.execute("ALTER TABLE runs DROP COLUMN transfers")
+    [line] = refused(tmp_path, "--home", str(home))
+    assert line.startswith("perdure: journal: ")
+    assert "lacks runs.transfers" in line
 
 
 def test_what_up_refuses_it_refuses_within_two_seconds(tmp_path: Path) -> None:

@@ -198,6 +198,16 @@ async def test_a_database_of_a_newer_version_is_refused(journal: SqlJournal, sql
         assert (refusal.value.found, refusal.value.needed) == ("9999", HEAD)
 
 
+async def test_a_database_that_lacks_a_column_is_refused_although_it_says_the_right_revision(
+    journal: SqlJournal, sql_url: str, blob_folder: Path
+) -> None:
+    lack = text("ALTER TABLE runs DROP COLUMN transfers")
+    await journal._database.write(lambda connection: connection.execute(lack))
+    with pytest.raises(SchemaMismatch, match=r"lacks runs\.transfers") as refusal:
+        await open_journal(sql_url, blob_folder)
+    assert (refusal.value.found, refusal.value.needed) == (HEAD, HEAD)
+
+
 async def test_an_empty_database_is_only_filled_when_that_is_wanted(sql_url: str, blob_folder: Path) -> None:
     with pytest.raises(SchemaMismatch, match="missing"):
         await open_journal(sql_url, blob_folder, migrate=False)
