@@ -21,7 +21,8 @@ CHECK_TIMEOUT_SECONDS = 60.0  # as long as a child may take until it is ready; o
 
 
 class SettingsProblem(TypedDict):
-    """``what`` is ``settings``, ``tool modules``, ``agents`` or ``journal``; ``found`` is one line that names the culprit."""
+    """``what`` is ``settings``, ``tool modules``, ``agents`` or ``journal``. ``found`` is one line that names the
+    culprit."""
 
     what: str
     found: str
