@@ -32,7 +32,11 @@ _CHILDREN = (
     .order_by(runs.c.no)
 )  # fmt: skip
 _NAMED = _CHILDREN.where(runs.c.id.in_(bindparam("ids", expanding=True)))
-_IDS = select(runs.c.id, runs.c.status).where(runs.c.parent_run_id == bindparam("run_id")).order_by(runs.c.no)
+_IDS = (
+    select(runs.c.id, runs.c.status, runs.c.detached)
+    .where(runs.c.parent_run_id == bindparam("run_id"))
+    .order_by(runs.c.no)
+)
 _BASE = (
     select(runs.c.no, runs.c.id)
     .where(runs.c.parent_run_id == bindparam("run_id"), ~runs.c.detached)
@@ -82,6 +86,12 @@ def children_named(connection: Connection, parent_id: str, ids: Sequence[str]) -
 def child_ids(connection: Connection, parent_id: str) -> list[tuple[str, bool]]:
     """All children, the oldest first, each with whether it is over."""
     return [(row.id, row.status in TERMINAL) for row in connection.execute(_IDS, {"run_id": parent_id})]
+
+
+def children_at_work(connection: Connection, parent_id: str) -> list[str]:
+    """Those that are waited for by who names none. The end of a detached one is told to nobody who does not ask."""
+    rows = connection.execute(_IDS, {"run_id": parent_id})
+    return [row.id for row in rows if row.status not in TERMINAL and not row.detached]
 
 
 def take_family(run: RunTransaction) -> list[RunTransaction]:

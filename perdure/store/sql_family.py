@@ -22,6 +22,7 @@ from perdure.store.call_rows import Call
 from perdure.store.child_ledger import reserve_slice
 from perdure.store.family_rows import (
     child_ids,
+    children_at_work,
     children_named,
     is_settled,
     many_result,
@@ -109,7 +110,7 @@ def await_children(
         run.save()
         return FamilyCall(call.shown())
     all_ids = child_ids(connection, run.id)
-    ids = tuple(dict.fromkeys(awaits.ids)) or tuple(id_ for id_, over in all_ids if not over)
+    ids = tuple(dict.fromkeys(awaits.ids)) or tuple(children_at_work(connection, run.id))
     if strangers := [id_ for id_ in ids if id_ not in dict(all_ids)]:
         return answered(run, call, failed(*_unknown(strangers, all_ids)))
     if not ids:

@@ -179,6 +179,18 @@ async def test_who_waits_for_any_hears_of_the_first(journal: Journal) -> None:
     assert (await journal.await_children(run.id, "later", Awaits((second.id,)), FAR)).expires_ms == 0, "it has ended"
 
 
+async def test_who_waits_for_all_does_not_wait_for_those_that_are_detached(journal: Journal) -> None:
+    run = await parent_of(journal, "c1", "c2", "w", "w2", "w3")
+    detached = await spawned(journal, run, "c1", background=True, detached=True)
+    await journal.await_children(run.id, "w", Awaits(()), FAR)
+    assert (await result(journal, run, "w"))["agents"] == [], "nobody else is at work"
+    kept = await spawned(journal, run, "c2", background=True)
+    await journal.await_children(run.id, "w2", Awaits(()), FAR)
+    await finish(journal, kept.id, "One")
+    assert [one["id"] for one in (await result(journal, run, "w2"))["agents"]] == [kept.id]
+    assert (await journal.await_children(run.id, "w3", Awaits((detached.id,)), FAR)).expires_ms == FAR, "by its id"
+
+
 async def test_a_wait_that_is_over_says_who_has_not_come(journal: Journal) -> None:
     run = await parent_of(journal, "c1", "w")
     child = await spawned(journal, run, "c1", background=True)
