@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, select
+from sqlalchemy import Connection, and_, bindparam, select, update
 
 from perdure.core.state import TERMINAL, Json
 from perdure.store.events import usage_data
@@ -50,6 +50,11 @@ _TREE = _BASE.union_all(
     .where(~_kid.c.detached, _kid.c.status.not_in(sorted(TERMINAL)))
 )
 _FAMILY = select(_TREE.c.id).order_by(_TREE.c.no)
+_TO_BACKGROUND = (
+    update(runs)
+    .where(runs.c.parent_run_id == bindparam("run_id"), runs.c.parent_call_id == bindparam("call_key"))
+    .values(background=True)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,12 @@ def children_at_work(connection: Connection, parent_id: str) -> list[str]:
     """Those that are waited for by who names none. The end of a detached one is told to nobody who does not ask."""
     rows = connection.execute(_IDS, {"run_id": parent_id})
     return [row.id for row in rows if row.status not in TERMINAL and not row.detached]
+
+
+def to_background(run: RunTransaction, call_key: str) -> None:
+    """The call has its result without the child that it started: that one goes on, and its end comes as a message."""
+    if run.row["children"]:
+        run.connection.execute(_TO_BACKGROUND, {"run_id": run.id, "call_key": call_key})
 
 
 def take_family(run: RunTransaction) -> list[RunTransaction]:
