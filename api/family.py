@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import fields
 
 from fastapi import APIRouter, Request
@@ -17,7 +17,7 @@ from api.parts import PROJECT, Given, Parts
 from api.problems import declared, parameter_problem
 from api.times import Object, time, time_or_none
 from perdure.core.state import Usage
-from perdure.store.events import goal
+from perdure.store.events import goal, usd
 from perdure.store.rows import EventRow, RunRow
 from perdure.store.trouble import InvalidCursor
 
@@ -38,24 +38,25 @@ async def get_run_tree(request: Request, given: Given, run_id: str) -> Response:
     journal = given.assembly.journal
     await journal.get_run(run_id, PROJECT)
     rows = await journal.list_family(run_id, limit=TREE_RUNS_SHOWN_MAX)
-    return JsonReply(_tree(rows))
+    return JsonReply(_tree(rows, await journal.assumed_in_family(run_id)))
 
 
-def _tree(rows: Sequence[RunRow]) -> Object:
-    """The first row's tree; ``rows`` come with parents before their children."""
-    nodes = {row.id: _node(row) for row in rows}
-    sums = {row.id: (1, row.usage) for row in rows}
+def _tree(rows: Sequence[RunRow], assumed: Mapping[str, int]) -> Object:
+    """The first row's tree; ``rows`` come with parents before their children. ``assumed`` is in micro-USD, by run."""
+    nodes = {row.id: _node(row, assumed.get(row.id, 0)) for row in rows}
+    sums = {row.id: (1, row.usage, assumed.get(row.id, 0)) for row in rows}
     for row in reversed(rows):
-        runs, usage = sums[row.id]
-        nodes[row.id]["total"] = {"runs": runs, "usage": rendering.usage(usage)}
+        runs, usage, micros = sums[row.id]
+        nodes[row.id]["total"] = {"runs": runs, "usage": rendering.usage(usage), "assumed_cost_usd": usd(micros)}
         parent = row.parent_run_id
         if parent in nodes and row is not rows[0]:
             nodes[parent]["children"].insert(0, nodes[row.id])
-            sums[parent] = (sums[parent][0] + runs, _sum(sums[parent][1], usage))
+            own_runs, own_usage, own_micros = sums[parent]
+            sums[parent] = (own_runs + runs, _sum(own_usage, usage), own_micros + micros)
     return nodes[rows[0].id]
 
 
-def _node(row: RunRow) -> Object:
+def _node(row: RunRow, assumed_micros: int) -> Object:
     return {
         "id": row.id,
         "object": "run_tree",
@@ -74,6 +75,7 @@ def _node(row: RunRow) -> Object:
         "stop_reason": row.stop_reason,
         "turns": row.turns,
         "usage": rendering.usage(row.usage),
+        "assumed_cost_usd": usd(assumed_micros),
         "budget": money_rendering.budget_of(row.budget, row.account, row.overrun),
         "error": rendering.failure(row.error),
         "created_at": time(row.created_ms),

@@ -12,12 +12,18 @@ from api.replies import AgentRef, FailureOut, UsageOut
 from api.reply import Reply
 from perdure.core.state import RunStatus
 
+ASSUMED = (
+    "What attempts that were lost before their answer came are taken to have cost, in US dollars: `usage` has what was "
+    "reported and none of this; `budget.spent` counts both."
+)
+
 
 class TreeSumOut(Reply):
     """Of a run and everything below it."""
 
     runs: int
     usage: UsageOut
+    assumed_cost_usd: str = Field(description=ASSUMED)
 
 
 class TreeOut(Reply):
@@ -41,6 +47,7 @@ class TreeOut(Reply):
     stop_reason: str | None
     turns: int
     usage: UsageOut
+    assumed_cost_usd: str = Field(description=ASSUMED)
     budget: BudgetOut
     error: FailureOut | None
     created_at: datetime

@@ -166,6 +166,7 @@ def step(row: CallRow) -> Object:
         "turn": row.turn,
         "status": row.status,
         "attempts": row.attempts,
+        "running": row.open_attempt is not None,
         "arguments": row.arguments,
         "usage": None if row.usage is None else usage(row.usage),
         "message_number": row.message_number,

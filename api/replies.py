@@ -179,6 +179,7 @@ class StepOut(Reply):
     turn: int
     status: Literal["requested", "started", "completed", "failed", "unknown"]
     attempts: int
+    running: bool = Field(description="An attempt has begun and has not ended: a worker is at it, or was lost with it.")
     arguments: Any
     usage: UsageOut | None
     message_number: int | None = Field(description="The transcript entry it ended in.")

@@ -36,7 +36,6 @@ def main() -> None:
         again(http, session)
         what_if(http, session, run)
         backup(http, session)
-        print("pruned:", post(http, "/v1/prune", {"deltas_days": 0})["deltas"], "runs' live text")
 
 
 def say(http: httpx2.Client, session: str, text: str, **more: Any) -> Object:

@@ -32,6 +32,7 @@ RECONNECT_SECONDS = (0.1, 0.2, 0.5, 1.0)  # a restarted API answers after one or
 OUTAGE_SECONDS_MAX = 120.0  # of the API, before a follower gives up; the run goes on without it
 UPLOAD_SECONDS = 600.0  # without an answer: what was sent is checked line by line, and written at once
 TRIES_MAX = 8  # of one request, all under the same idempotency key
+LAST_PAGES_MAX = 20  # looked through for a run that no other has started: a tree has a thousand at most
 TRY_AGAIN_SECONDS = 1.0  # between them, when the API does not say
 
 _ACTOR = re.compile(r"[\x21-\x7e]{1,128}")
@@ -237,14 +238,13 @@ class Api:
                     data = []
 
     def resolve(self, run: str) -> str:
-        """A run id from ``last``, a prefix of an id (with or without ``run_``), or the id itself."""
+        """A run id from ``last`` (the newest that no run has started), a prefix of an id (with or without ``run_``), or
+        the id itself."""
         if run != "last" and len(run.removeprefix("run_")) == 26:  # a ULID has 26 characters
             return run if run.startswith("run_") else f"run_{run}"
-        newest: list[Object] = self.get("/v1/runs", limit=1 if run == "last" else 100, order="desc")["data"]
         if run == "last":
-            if not newest:
-                raise Failed('there is no run yet; start one with `perdure run "…"`')
-            return str(newest[0]["id"])
+            return self._last()
+        newest: list[Object] = self.get("/v1/runs", limit=100, order="desc")["data"]
         prefix = run if run.startswith("run_") else f"run_{run}"
         found = [str(row["id"]) for row in newest if str(row["id"]).lower().startswith(prefix.lower())]
         match found:
@@ -254,6 +254,18 @@ class Api:
                 raise Failed(f"none of the newest 100 runs begins with {prefix!r}; `perdure ls` lists them")
             case _:
                 raise Failed(f"{len(found)} runs begin with {prefix!r}: {', '.join(found[:3])}…; give more of the id")
+
+    def _last(self) -> str:
+        cursor: str | None = None
+        for page_number in range(LAST_PAGES_MAX):
+            page = self.get("/v1/runs", limit=100 if page_number else 10, order="desc", after=cursor)
+            for row in page["data"]:
+                if row["parent_run_id"] is None:
+                    return str(row["id"])
+            cursor = page["next_cursor"]
+            if cursor is None:
+                raise Failed('there is no run yet; start one with `perdure run "…"`')
+        raise Failed("the newest runs are all started by others: give the id of the run; `perdure ls` lists them")
 
 
 def _document(reply: httpx2.Response) -> Object:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from rich.console import Console
 from rich.table import Table
 
@@ -91,6 +93,13 @@ def budget_lines(budget: Object) -> list[str]:
     if budget["overrun"]:
         lines.append("           a vendor used more than a call was allowed: see the ledger")
     return lines
+
+
+def cost(node: Object, unknown: str = "?") -> str:
+    """Of a node of a tree or its total: what vendors have reported, and what lost attempts are taken to have cost."""
+    reported = node["usage"]["cost_usd"]
+    shown = unknown if reported is None else f"${reported}"
+    return shown + (f" (+ ${node['assumed_cost_usd']} assumed)" if Decimal(node["assumed_cost_usd"]) else "")
 
 
 def show_usage(*, by: str, since: str | None, before: str | None, form: str, where: Where) -> int:

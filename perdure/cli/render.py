@@ -186,10 +186,10 @@ def _next(event: Event) -> str:
     return "; the model is asked again" if event["data"].get("reason") == "lost" else ""
 
 
-def summary(run: Event) -> str:
-    """The closing line of a run object: turns, tokens, money, time."""
+def summary(run: Event, cost: str | None = None) -> str:
+    """The closing line of a run object: turns, tokens, money (``cost``, where more is known of it), time."""
     usage = run["usage"]
-    cost = f"${usage['cost_usd']}" if usage["cost_usd"] is not None else "price unknown"
+    cost = cost or (f"${usage['cost_usd']}" if usage["cost_usd"] is not None else "price unknown")
     parts = [
         run["status"],
         f"{run['turns']} turn{'s' if run['turns'] != 1 else ''}",

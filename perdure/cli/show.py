@@ -8,9 +8,10 @@ from rich.console import Console
 
 from perdure.cli.asked import WORDS, circumstances, commands, recovery_commands, subject
 from perdure.cli.client import TERMINAL, Object, Where
-from perdure.cli.money import budget_lines
+from perdure.cli.money import budget_lines, cost
 from perdure.cli.render import status_style, summary
-from perdure.cli.text import clean, one_line, pretty, until
+from perdure.cli.text import clean, one_line, pretty
+from perdure.cli.waits import wait_lines
 
 
 def show_run(run: str, *, as_json: bool, where: Where) -> int:
@@ -22,12 +23,13 @@ def show_run(run: str, *, as_json: bool, where: Where) -> int:
     if as_json:
         print(pretty({"run": whole, "steps": steps["data"], "messages": messages["data"]}))
         return 0
+    tree = api.get(f"/v1/runs/{run_id}/tree")
     console = Console(emoji=False, highlight=False, soft_wrap=True)
 
     def say(text: str, style: str | None = None) -> None:
         console.print(text, style=style, markup=False, emoji=False)
 
-    say(summary(whole), status_style(whole["status"]))
+    say(summary(whole, cost(tree, "price unknown")), status_style(whole["status"]))
     if whole["status_reason"]:
         say(f"because    {clean(whole['status_reason'])}")
     if whole["error"]:
@@ -37,10 +39,10 @@ def show_run(run: str, *, as_json: bool, where: Where) -> int:
     say(f"created    {whole['created_at']}   deadline {whole['deadline']}   events {whole['last_seq']}")
     for line in budget_lines(whole["budget"]):
         say(line)
-    asked = {ask["id"] for ask in whole["pending_actions"]}  # they come with their commands below
-    for waiting in whole["waiting_for"]:
-        if waiting["ref"] not in asked:
-            say(f"waits for  {_waiting(waiting)}", "yellow")
+    sleeps = any(wait["type"] == "timer" for wait in whole["waiting_for"])
+    timers = api.get(f"/v1/runs/{run_id}/timers", limit=100)["data"] if sleeps else []
+    for line in wait_lines(whole, timers, steps["data"], api.command):
+        say(f"now        {line}", "yellow")
     temporal = api.get("/v1/info")["temporal"]
     if temporal["ui_url"]:
         say(f"Temporal   {temporal['ui_url']}/namespaces/{temporal['namespace']}/workflows/{run_id}")
@@ -78,8 +80,8 @@ def show_run(run: str, *, as_json: bool, where: Where) -> int:
 
 
 def stands(step: Object) -> bool:
-    """A tool call that has begun and not ended: who knows whether it ever will."""
-    return step["kind"] == "tool" and step["status"] in ("started", "unknown") and step["ended_at"] is None
+    """A tool call that a worker runs: who knows whether it ever ends. One that waits is not stuck."""
+    return bool(step["kind"] == "tool" and step["running"] and step["ended_at"] is None)
 
 
 def _block(block: Object) -> str:
@@ -93,10 +95,3 @@ def _block(block: Object) -> str:
             return f"({one_line(block['text'], 200)})"
         case _:
             return one_line(block["text"], 400)
-
-
-def _waiting(waiting: Object) -> str:
-    parts = [clean(str(waiting["type"])), clean(str(waiting["ref"])) if waiting.get("ref") else ""]
-    if waiting.get("until"):
-        parts.append(f"({until(waiting['until'])})")
-    return " ".join(part for part in parts if part)

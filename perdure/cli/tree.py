@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from rich.console import Console
 
 from perdure.cli.client import Object, Where
+from perdure.cli.money import cost
 from perdure.cli.render import status_style
 from perdure.cli.text import clean, one_line, pretty
 
@@ -29,19 +30,15 @@ def tree_lines(tree: Object) -> Iterator[tuple[str, str]]:
     """A line for each run, each with its style; then the sum."""
     yield from _lines(tree, "", "")
     total = tree["total"]
-    yield f"{total['runs']} runs, {_cost(total['usage'])} together", "bold"
+    yield f"{total['runs']} runs, {cost(total)} together", "bold"
 
 
 def _lines(node: Object, before: str, below: str) -> Iterator[tuple[str, str]]:
     marks = [mark for mark in ("background", "detached") if node[mark]]
     why = node["status_reason"] or node["stop_reason"] or ""
     state = node["status"] + (f" ({clean(why)})" if why and why != "end" else "")
-    words = [node["id"], clean(node["agent"]["name"]), state, _cost(node["usage"]), *marks]
+    words = [node["id"], clean(node["agent"]["name"]), state, cost(node), *marks]
     yield f"{before}{'  '.join(words)}  {one_line(node['goal'], GOAL_CHARACTERS)}", status_style(node["status"])
     for number, child in enumerate(node["children"]):
         last = number == len(node["children"]) - 1
         yield from _lines(child, below + ("└─ " if last else "├─ "), below + ("   " if last else "│  "))
-
-
-def _cost(usage: Object) -> str:
-    return "?" if usage["cost_usd"] is None else f"${usage['cost_usd']}"

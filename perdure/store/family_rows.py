@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, select
+from sqlalchemy import Connection, and_, bindparam, select, update
 
 from perdure.core.state import TERMINAL, Json
 from perdure.store.events import usage_data
@@ -32,7 +32,11 @@ _CHILDREN = (
     .order_by(runs.c.no)
 )  # fmt: skip
 _NAMED = _CHILDREN.where(runs.c.id.in_(bindparam("ids", expanding=True)))
-_IDS = select(runs.c.id, runs.c.status).where(runs.c.parent_run_id == bindparam("run_id")).order_by(runs.c.no)
+_IDS = (
+    select(runs.c.id, runs.c.status, runs.c.detached)
+    .where(runs.c.parent_run_id == bindparam("run_id"))
+    .order_by(runs.c.no)
+)
 _BASE = (
     select(runs.c.no, runs.c.id)
     .where(runs.c.parent_run_id == bindparam("run_id"), ~runs.c.detached)
@@ -46,6 +50,11 @@ _TREE = _BASE.union_all(
     .where(~_kid.c.detached, _kid.c.status.not_in(sorted(TERMINAL)))
 )
 _FAMILY = select(_TREE.c.id).order_by(_TREE.c.no)
+_TO_BACKGROUND = (
+    update(runs)
+    .where(runs.c.parent_run_id == bindparam("run_id"), runs.c.parent_call_id == bindparam("call_key"))
+    .values(background=True)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +91,18 @@ def children_named(connection: Connection, parent_id: str, ids: Sequence[str]) -
 def child_ids(connection: Connection, parent_id: str) -> list[tuple[str, bool]]:
     """All children, the oldest first, each with whether it is over."""
     return [(row.id, row.status in TERMINAL) for row in connection.execute(_IDS, {"run_id": parent_id})]
+
+
+def children_at_work(connection: Connection, parent_id: str) -> list[str]:
+    """Those that are waited for by who names none. The end of a detached one is told to nobody who does not ask."""
+    rows = connection.execute(_IDS, {"run_id": parent_id})
+    return [row.id for row in rows if row.status not in TERMINAL and not row.detached]
+
+
+def to_background(run: RunTransaction, call_key: str) -> None:
+    """The call has its result without the child that it started: that one goes on, and its end comes as a message."""
+    if run.row["children"]:
+        run.connection.execute(_TO_BACKGROUND, {"run_id": run.id, "call_key": call_key})
 
 
 def take_family(run: RunTransaction) -> list[RunTransaction]:

@@ -701,6 +701,11 @@ class Journal(Protocol):
         """The run and everything below it, parents before their children."""
         ...
 
+    async def assumed_in_family(self, run_id: str) -> dict[str, int]:
+        """What lost attempts of the run, and of each below it, are taken to have cost, in micro-USD; not those with
+        nothing. It stands beside ``usage``, which is what vendors have reported."""
+        ...
+
     async def asks_below(self, run_ids: Sequence[str]) -> dict[str, list[AskRow]]:
         """What living runs below these ask of people and clients, by the run above."""
         ...

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection, and_, bindparam, func, select, update
+from sqlalchemy import Connection, and_, bindparam, func, select
 
 from perdure.core.budget import Account, Amount, Budget, Reached, left_to_give, reserve, slice_of
 from perdure.core.happenings import AskSettled, Order
@@ -22,11 +22,13 @@ from perdure.store.call_rows import Call
 from perdure.store.child_ledger import reserve_slice
 from perdure.store.family_rows import (
     child_ids,
+    children_at_work,
     children_named,
     is_settled,
     many_result,
     one_result,
     take_family,
+    to_background,
 )
 from perdure.store.json_text import dump, load
 from perdure.store.ledger_rows import account_of, budget_of
@@ -69,11 +71,6 @@ _ABOVE = (
     .outerjoin(messages, and_(messages.c.session_no == _INPUT_SESSION, messages.c.number == runs.c.input_number))
     .where(runs.c.id == bindparam("run_id"))
 )
-_TO_BACKGROUND = (
-    update(runs)
-    .where(runs.c.parent_run_id == bindparam("run_id"), runs.c.parent_call_id == bindparam("call_key"))
-    .values(background=True)
-)
 Refusal = tuple[str, str]  # a code, and words a model can act on
 
 
@@ -109,7 +106,7 @@ def await_children(
         run.save()
         return FamilyCall(call.shown())
     all_ids = child_ids(connection, run.id)
-    ids = tuple(dict.fromkeys(awaits.ids)) or tuple(id_ for id_, over in all_ids if not over)
+    ids = tuple(dict.fromkeys(awaits.ids)) or tuple(children_at_work(connection, run.id))
     if strangers := [id_ for id_ in ids if id_ not in dict(all_ids)]:
         return answered(run, call, failed(*_unknown(strangers, all_ids)))
     if not ids:
@@ -163,7 +160,7 @@ def stop_waiting(
         ids = [id_ for wait in waits for id_ in (wait.awaits.ids if wait.awaits else ())]
         for wait in waits:
             close_ask(run, wait, "cancelled")
-        connection.execute(_TO_BACKGROUND, {"run_id": run.id, "call_key": call.key})
+        to_background(run, call.key)
         answer_call(run, call, many_result(children_named(connection, run.id, ids), woken=True, note=words))
     run.save()
     return call.shown()

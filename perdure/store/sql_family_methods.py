@@ -133,6 +133,9 @@ class FamilyMethods(Access):
     async def list_family(self, run_id: str, *, limit: int) -> list[RunRow]:
         return await self._database.read(lambda c: sql_family_reading.list_family(c, run_id, limit))
 
+    async def assumed_in_family(self, run_id: str) -> dict[str, int]:
+        return await self._database.read(lambda c: sql_family_reading.assumed_in_family(c, run_id))
+
     async def asks_below(self, run_ids: Sequence[str]) -> dict[str, list[AskRow]]:
         return await self._database.read(lambda c: sql_family_reading.asks_below(c, run_ids))
 

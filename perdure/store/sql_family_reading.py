@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, bindparam, literal, select, tuple_, update
+from sqlalchemy import Connection, bindparam, func, literal, select, tuple_, update
 
 from perdure.core.state import TERMINAL
 from perdure.store.ask_rows import SHOW_ASKS, ask_of
 from perdure.store.events import DELTAS
 from perdure.store.json_text import plain
 from perdure.store.rows import AskRow, EventRow, RunRow
-from perdure.store.schema import asks, events, runs
+from perdure.store.schema import asks, events, ledger, runs
 from perdure.store.sql_reading import ROWS_MAX, find_run, read_events
 from perdure.store.sql_runs import SHOW_RUNS, run_of
 
@@ -42,11 +42,24 @@ _HEARD = (
 ).values(workflow_left=False)  # fmt: skip
 _MEMBERS = select(_BELOW.c.no, _BELOW.c.id)
 
+_ASSUMED = (
+    select(_BELOW.c.id, func.sum(ledger.c.assumed_micros).label("micros"))
+    .join(ledger, ledger.c.run_no == _BELOW.c.no)
+    .where(ledger.c.unpriced.is_not(None))
+    .group_by(_BELOW.c.id)
+)
+
 
 def list_family(connection: Connection, run_id: str, limit: int) -> list[RunRow]:
     """The run and everything below it, parents before their children."""
     where = {"run_id": plain(run_id), "most": limit}
     return [run_of(row) for row in connection.execute(_TREE, where).mappings()]
+
+
+def assumed_in_family(connection: Connection, run_id: str) -> dict[str, int]:
+    """Lines about slices assume nothing of their own: what a child has spent is in the child's ledger."""
+    found = connection.execute(_ASSUMED, {"run_id": plain(run_id)})
+    return {row.id: int(row.micros) for row in found if row.micros}
 
 
 def asks_below(connection: Connection, run_ids: Sequence[str]) -> dict[str, list[AskRow]]:

@@ -27,6 +27,7 @@ from perdure.store.ask_rows import (
 )
 from perdure.store.call_answers import answer_call
 from perdure.store.call_rows import Call
+from perdure.store.family_rows import to_background
 from perdure.store.json_text import dump, plain
 from perdure.store.rows import AskRow, CallRow, NewAsk, ToolCommit
 from perdure.store.run_transaction import RunTransaction
@@ -163,6 +164,7 @@ def resolve_call(connection: Connection, run_id: str, call_id: str, commit: Tool
     run = RunTransaction(connection, run_id)
     call = _open_tool(run, call_id)
     cancel_asks(run, call_id)
+    to_background(run, call.key)
     shown = answer_call(run, call, commit, by=plain(by))
     add_order(run, Order(0, "answer", call_id=call.key))
     run.save()

@@ -61,9 +61,8 @@ def within_limits(what: str, until_ms: int, now_ms: int, deadline_ms: int) -> in
     if seconds > SECONDS_MAX:
         raise InvalidArguments(f"{what}: at most a year ({SECONDS_MAX} s) from now, not {seconds:.0f} s")
     if seconds > left:
-        raise InvalidArguments(
-            f"{what}: the run ends at its deadline, {shown(deadline_ms)}; wait at most {max(0, left)} s"
-        )
+        most = f"wait at most {left} s" if left >= SECONDS_MIN else "it has no time left to wait: go on without"
+        raise InvalidArguments(f"{what}: the run ends at its deadline, {shown(deadline_ms)}; {most}")
     return until_ms
 
 

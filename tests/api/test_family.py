@@ -51,6 +51,7 @@ async def test_a_tree_is_read_with_its_usage_rolled_up(service: Service) -> None
     tree = (await service.get(f"/v1/runs/{run_id}/tree")).json()
     assert [node["id"] for node in tree["children"]] == [one.id, two.id]
     assert (tree["total"]["runs"], tree["total"]["usage"]["cost_usd"]) == (3, "0.005")
+    assert (tree["total"]["assumed_cost_usd"], tree["children"][0]["assumed_cost_usd"]) == ("0.00", "0.00")
     assert (tree["children"][0]["call_id"], tree["children"][0]["depth"]) == (first, 1)
     below = (await service.get(f"/v1/runs/{one.id}/tree")).json()
     assert (below["id"], below["parent_run_id"], below["total"]["runs"]) == (one.id, run_id, 1)

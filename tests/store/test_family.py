@@ -26,6 +26,7 @@ from perdure.store.rows import (
     Origin,
     RunRow,
     Said,
+    ToolCommit,
 )
 from perdure.store.sql_family import TREE_RUNS_MAX
 from perdure.store.trouble import InvalidCursor, RunOver, SliceTooLarge
@@ -179,6 +180,18 @@ async def test_who_waits_for_any_hears_of_the_first(journal: Journal) -> None:
     assert (await journal.await_children(run.id, "later", Awaits((second.id,)), FAR)).expires_ms == 0, "it has ended"
 
 
+async def test_who_waits_for_all_does_not_wait_for_those_that_are_detached(journal: Journal) -> None:
+    run = await parent_of(journal, "c1", "c2", "w", "w2", "w3")
+    detached = await spawned(journal, run, "c1", background=True, detached=True)
+    await journal.await_children(run.id, "w", Awaits(()), FAR)
+    assert (await result(journal, run, "w"))["agents"] == [], "nobody else is at work"
+    kept = await spawned(journal, run, "c2", background=True)
+    await journal.await_children(run.id, "w2", Awaits(()), FAR)
+    await finish(journal, kept.id, "One")
+    assert [one["id"] for one in (await result(journal, run, "w2"))["agents"]] == [kept.id]
+    assert (await journal.await_children(run.id, "w3", Awaits((detached.id,)), FAR)).expires_ms == FAR, "by its id"
+
+
 async def test_a_wait_that_is_over_says_who_has_not_come(journal: Journal) -> None:
     run = await parent_of(journal, "c1", "w")
     child = await spawned(journal, run, "c1", background=True)
@@ -211,6 +224,36 @@ async def test_a_message_ends_the_wait_and_the_child_lives_on_in_the_background(
     await finish(journal, child.id, "Late")
     (row,) = await journal.list_inbox(run.id, waiting=True)
     assert "Late" in row.content[0]["text"]  # type: ignore[typeddict-item]
+
+
+async def test_an_abort_ends_the_wait_for_children_and_nothing_else(journal: Journal) -> None:
+    run = await parent_of(journal, "c1", "c2", "w")
+    first, second = await spawned(journal, run, "c1"), await spawned(journal, run, "c2", background=True)
+    await journal.await_children(run.id, "w", Awaits(()), FAR)
+    for call_id in ("c1", "w"):
+        ended = await journal.resolve_call(run.id, call_id, ToolCommit("failed", "enough", "aborted"), "ada")
+        assert (ended.status, ended.error and ended.error.code) == ("failed", "aborted")
+    assert (await journal.open_asks([run.id])).get(run.id, []) == []
+    for child in (first, second):
+        now = await journal.get_run(child.id)
+        assert (now.status, now.background) == ("queued", True), "it goes on"
+        await finish(journal, child.id, f"Late {child.id}")
+    told = [row.content[0]["text"] for row in await journal.list_inbox(run.id, waiting=True)]  # type: ignore[typeddict-item]
+    assert [child.id in text for child, text in zip((first, second), told, strict=True)] == [True, True]
+    assert (await journal.get_run(run.id)).completed_ms is None
+
+
+async def test_what_lost_attempts_are_taken_to_have_cost_is_counted_once_in_a_tree(journal: Journal) -> None:
+    run = await parent_of(journal, "c1", budget=Budget(max_cost_micros=100_000))
+    child = await spawned(journal, run, "c1")
+    assert await journal.assumed_in_family(run.id) == {}
+    await begin(journal, child.id, ask=FIRST)
+    await journal.record(child.id, "finish", (), DONE)
+    assumed = await journal.assumed_in_family(run.id)
+    assert assumed == {child.id: 1_380}
+    rows = await journal.list_family(run.id, limit=9)
+    spent = next(row for row in rows if row.id == run.id).account.spent.cost_micros
+    assert spent == sum(row.usage.cost_micros for row in rows) + sum(assumed.values())
 
 
 async def test_children_are_talked_to_and_ended(journal: Journal) -> None:

@@ -133,6 +133,8 @@ async def test_nobody_sleeps_beyond_the_deadline_that_holds_now() -> None:
     assert "wait at most 99 s" in await refusal("sleep", {"for_seconds": 100}, past)
     assert "wait at most 99 s" in await refusal("wait_for_event", {"name": "a", "timeout_seconds": 100}, past)
     assert (await judged("sleep", {"for_seconds": 99}, past=past)).asked.refusal is None
+    past.deadline_ms = NOW_MS + 1_500
+    assert "it has no time left to wait" in await refusal("sleep", {"for_seconds": 1}, past)
 
 
 async def test_a_rule_that_asks_lets_sleepers_pass_and_one_that_denies_does_not() -> None:
