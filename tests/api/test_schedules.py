@@ -189,7 +189,7 @@ async def test_a_change_replaces_what_is_given_and_keeps_the_rest(service: Servi
     ("body", "code", "pointer"),
     [
         ({}, "validation_failed", ""),
-        ({"spec": None}, "validation_failed", ""),
+        ({"spec": None}, "validation_failed", "/spec"),
         ({"spec": {"cron": ["0 0 30 2 *"]}}, "validation_failed", "/spec/cron"),
         ({"timezone": "x"}, "validation_failed", "/timezone"),
         ({"agent": "nobody"}, "agent_not_found", "/agent"),
