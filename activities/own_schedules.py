@@ -17,7 +17,7 @@ from perdure.definitions import AgentDefinition, BudgetDefinition
 from perdure.runs import TemporalUnavailable
 from perdure.schedules import Schedules, apply_newest
 from perdure.scheduling.definition import ScheduleDefinition, TimingDefinition
-from perdure.scheduling.flaws import CATCHUP_SECONDS_DEFAULT, timing_flaws
+from perdure.scheduling.flaws import CATCHUP_SECONDS_DEFAULT, Flaw, timing_flaws
 from perdure.scheduling.timetable import Timetable
 from perdure.store.journal import Journal
 from perdure.store.rows import RunRow
@@ -58,7 +58,7 @@ class ScheduleBook:
     async def add(self, name: str | None, task: str, timing: TimingDefinition, timezone: str) -> dict[str, Json]:
         definition = self._definition(task, timing, timezone)
         if flaws := timing_flaws(definition, _now_ms()):
-            raise ToolTrouble("; ".join(f"{flaw.pointer}: {flaw.message}" for flaw in flaws), code="invalid_schedule")
+            raise ToolTrouble("; ".join(_in_its_words(flaw) for flaw in flaws), code="invalid_schedule")
         id_ = self._id()
         new = NewSchedule(
             id=id_,
@@ -132,6 +132,11 @@ class ScheduleBook:
         """The same for the same call, on every attempt."""
         digest = hashlib.sha256(current_call().idempotency_key.encode()).digest()[:10]
         return f"sch_{ULID.from_bytes(self.run.created_ms.to_bytes(6, 'big') + digest)}"
+
+
+def _in_its_words(flaw: Flaw) -> str:
+    """With the name of the tool's parameter: /spec/cron/0 is its cron."""
+    return f"{flaw.pointer.removeprefix('/spec').split('/')[1]}: {flaw.message}"
 
 
 def _said(budget: Budget) -> BudgetDefinition:

@@ -30,7 +30,7 @@ from perdure.schedules import Schedules, apply_newest
 from perdure.store.journal import Journal
 from perdure.store.rows import AgentRow, NewMessage, NewRun
 from perdure.store.schedule_rows import InvocationRow, NewInvocation, ScheduleChange, ScheduleRow
-from perdure.store.trouble import InboxFull, NotFound, RunOver, SessionBusy
+from perdure.store.trouble import InboxFull, NotFound, RunOver, SessionBusy, SessionDeleted
 
 _TRIES_MAX = 5  # of a session whose run has ended each time when its message came
 _LOOK_AGAIN_SECONDS = 10.0  # at a run that is followed: nothing is missed, this is the net
@@ -93,6 +93,9 @@ class Firings:
                 return await self.journal.open_invocation(new)
             except NotFound as missing:
                 return await self.journal.open_invocation(replace(new, failed=f"there is no {missing.kind} any more"))
+            except SessionDeleted as gone:
+                failed = f"session_deleted: session {gone.session_id} was deleted; make a schedule with another"
+                return await self.journal.open_invocation(replace(new, failed=failed))
             except SessionBusy as busy:
                 if conflict == "reject" or new.run is None:
                     break

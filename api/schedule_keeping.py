@@ -7,6 +7,7 @@ import logging
 
 from perdure.assembly import Assembly
 from perdure.runs import TemporalUnavailable
+from perdure.schedule_orders import keep_orders
 from perdure.schedules import apply_lost, apply_newest
 from perdure.store.trouble import JournalTrouble
 
@@ -43,6 +44,7 @@ class ScheduleKeeper:
                 log.exception("schedule %s cannot be told to Temporal", row.id)  # the others can
                 continue
             log.info("schedule %s: Temporal knows version %d, late", row.id, row.version)
+        await keep_orders(journal, schedules, BATCH)
         clock = asyncio.get_running_loop().time()
         if clock - self._looked_for_lost > self._lost_every_seconds:
             self._looked_for_lost = clock

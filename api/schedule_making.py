@@ -55,8 +55,12 @@ async def new_definition(assembly: Assembly, body: CreateSchedule) -> ScheduleDe
 async def changed_definition(assembly: Assembly, row: ScheduleRow, patch: PatchSchedule) -> ScheduleDefinition:
     """The definition with what is given in place of what was there."""
     given, now = patch.model_fields_set, row.definition
-    if not any(name in given and (name in _NULLABLE or getattr(patch, name) is not None) for name in given):
+    if not given:
         raise field_problem("validation_failed", "", "give at least one member", kind="empty")
+    for member in sorted(given.difference(_NULLABLE)):
+        if getattr(patch, member) is None:
+            message = f"null does not remove {member}: give a value, or leave it out"
+            raise field_problem("validation_failed", f"/{member}", message, kind="null")
     new = _timed(row.definition, patch)
     base, agent = await _agent_of(assembly, now, patch)
     if patch.agent is not None or patch.agent_inline is not None:

@@ -33,6 +33,7 @@ from api.schedule_rendering import invocation, moment, now_ms, schedule
 from api.schedule_replies import InvocationOut, ScheduleOut, ScheduleTimeOut
 from api.times import milliseconds
 from perdure.runs import TemporalUnavailable
+from perdure.schedule_orders import deliver_orders
 from perdure.schedules import apply_newest
 from perdure.scheduling.timetable import Timetable
 from perdure.store.rows import Page
@@ -43,6 +44,7 @@ log = logging.getLogger("perdure.api")
 
 NEXT_MAX = 100
 BACKFILL_MAX = 1_000  # firings of one order; Temporal buffers no more
+DELIVER_SECONDS = 1.0  # orders of others may be before it; the keeper tells the rest
 IfMatch = Annotated[str | None, Header(alias="If-Match", description="The ETag that was read.")]
 
 router = APIRouter(tags=["schedules"], route_class=JsonRoute)
@@ -52,7 +54,7 @@ _POST = declared(
     "idempotency_key_reused",
 )  # fmt: skip
 _NOW = {"model": ScheduleOut, "description": "The schedule as it is now"}
-_ORDERED = {"model": ScheduleOut, "description": "Temporal has the order; GET …/invocations tells what became of it"}
+_ORDERED = {"model": ScheduleOut, "description": "It is stored durably; GET …/invocations tells what became of it"}
 
 
 # Create and read ----------------------------------------------------------------------------------
@@ -274,7 +276,7 @@ async def trigger_schedule(
 ) -> Response:
     overlap = (body or TriggerSchedule()).overlap
 
-    async def order(row: ScheduleRow, request_id: str) -> bool:
+    async def order(row: ScheduleRow, order_id: str) -> None:
         if (overlap or row.definition["overlap"]) == "skip" and (
             under_way := await given.assembly.journal.open_runs(row.id)
         ):
@@ -283,10 +285,8 @@ async def trigger_schedule(
                 f"Run {under_way[0]} of this schedule is under way, and its overlap policy is to skip: wait for the "
                 "run, cancel it, or give another `overlap`.",
             )
-        planned_ms = await given.assembly.journal.take_trigger(row.id)
-        if planned_ms is None:
+        if await given.assembly.journal.accept_trigger(row.id, order_id, overlap) is None:
             raise Problem("rate_limited", "This schedule was triggered 60 times within a minute; wait a little.")
-        return await given.assembly.schedules.trigger(row.id, request_id, planned_ms, overlap)
 
     return await _ordered(request, given, id_or_name, order)
 
@@ -303,7 +303,7 @@ async def trigger_schedule(
 async def backfill_schedule(request: Strict, given: Given, id_or_name: str, body: BackfillSchedule) -> Response:
     from_ms, to_ms = milliseconds(body.from_), milliseconds(body.to)
 
-    async def order(row: ScheduleRow, request_id: str) -> bool:
+    async def order(row: ScheduleRow, order_id: str) -> None:
         if to_ms > now_ms():
             raise field_problem("validation_failed", "/to", "the future is not filled back", kind="out_of_range")
         count = len(Timetable(row.definition).between(from_ms - 1, to_ms, BACKFILL_MAX + 1))
@@ -311,27 +311,31 @@ async def backfill_schedule(request: Strict, given: Given, id_or_name: str, body
             found = "no times" if not count else f"more than {BACKFILL_MAX} times"
             message = f"the schedule has {found} between from and to; fill back 1 to {BACKFILL_MAX} at once"
             raise field_problem("validation_failed", "/from", message, kind="too_many" if count else "empty")
-        return await given.assembly.schedules.backfill(row.id, request_id, from_ms, to_ms, body.overlap)
+        await given.assembly.journal.accept_backfill(row.id, order_id, from_ms, to_ms, body.overlap)
 
     return await _ordered(request, given, id_or_name, order)
 
 
 async def _ordered(
-    request: JsonRequest, parts: Parts, id_or_name: str, order: Callable[[ScheduleRow, str], Awaitable[bool]]
+    request: JsonRequest, parts: Parts, id_or_name: str, order: Callable[[ScheduleRow, str], Awaitable[None]]
 ) -> Response:
-    """Temporal knows the newest version before it hears the order, and hears it once for an Idempotency-Key."""
-    assembly = parts.assembly
+    """Temporal answers and knows the newest version before the order is accepted; with that the order is durable."""
+    journal, schedules = parts.assembly.journal, parts.assembly.schedules
 
-    async def act(request_id: str) -> Response:
-        row = await assembly.journal.get_schedule(PROJECT, id_or_name)
-        if row.applied_version != row.version:
-            row = await apply_newest(assembly.journal, assembly.schedules, row)
-        if not await order(row, request_id):  # Temporal has lost it
-            row = await apply_newest(assembly.journal, assembly.schedules, row)
-            await order(row, request_id)
+    async def act(order_id: str) -> Response:
+        row = await journal.get_schedule(PROJECT, id_or_name)
+        if await schedules.standing(row.id) is None or row.applied_version != row.version:
+            row = await apply_newest(journal, schedules, row)
+        await order(row, order_id)
+        try:
+            await deliver_orders(journal, schedules, row, for_seconds=DELIVER_SECONDS)
+        except TemporalUnavailable as trouble:
+            log.warning("an order to schedule %s waits until Temporal is back: %s", row.id, trouble)
+        except Exception:
+            log.exception("an order to schedule %s cannot be told to Temporal now", row.id)
         return _reply(row, 202, {})
 
-    reply, _ = await once(request, assembly.journal, f"ord_{ULID()}", act)
+    reply, _ = await once(request, journal, f"ord_{ULID()}", act)
     return reply
 
 

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from temporalio.api.enums.v1 import ScheduleOverlapPolicy as OverlapValue
 from temporalio.api.schedule.v1 import BackfillRequest, SchedulePatch, TriggerImmediatelyRequest
-from temporalio.api.workflowservice.v1 import PatchScheduleRequest
+from temporalio.api.workflowservice.v1 import DescribeScheduleRequest, PatchScheduleRequest
 from temporalio.client import (
     Client,
     Schedule,
@@ -26,6 +27,7 @@ from temporalio.client import (
     ScheduleState,
     ScheduleUpdate,
     ScheduleUpdateInput,
+    WorkflowExecutionStatus,
 )
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -48,6 +50,22 @@ _APPLIED_AT_MOST = 5  # versions that came one after another while one was appli
 _ALL_DAY = (ScheduleRange(0, 59),)
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What Temporal shows of a schedule. ``counted`` grows with each firing that it hears of, whatever becomes of it;
+    ``firings`` are the workflow ids of the newest."""
+
+    counted: int
+    dropped: int
+    buffered: int
+    firings: frozenset[str]
+
+
+def firing_id(schedule_id: str, planned_ms: int) -> str:
+    """The workflow id that Temporal gives to a firing."""
+    return f"{schedule_id}-{datetime.fromtimestamp(planned_ms // 1_000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
 class Schedules:
     """Every method raises ``TemporalUnavailable`` when Temporal does not answer."""
 
@@ -66,8 +84,8 @@ class Schedules:
             await self._update(row.id, wanted)
 
     async def trigger(self, schedule_id: str, request_id: str, planned_ms: int, overlap: Overlap | None) -> bool:
-        """Fire now, whether it is paused or not, under this planned time. The same ``request_id`` fires once. False:
-        Temporal does not know the schedule."""
+        """Fire now, whether it is paused or not, under this planned time. False: Temporal does not know the schedule.
+        Of several that come close together Temporal keeps the last: see ``perdure.schedule_orders``."""
         given = OverlapValue.SCHEDULE_OVERLAP_POLICY_UNSPECIFIED if overlap is None else OVERLAPS[overlap].value
         patch = SchedulePatch(
             trigger_immediately=TriggerImmediatelyRequest(
@@ -84,6 +102,32 @@ class Schedules:
             overlap_policy=OverlapValue.ValueType(OVERLAPS[overlap].value),
         )
         return await self._patch(schedule_id, request_id, SchedulePatch(backfill_request=[request]))
+
+    async def standing(self, schedule_id: str) -> Standing | None:
+        """None: Temporal does not know it. What was sent before is in it: a query waits for the signals before it."""
+        request = DescribeScheduleRequest(namespace=self._client.namespace, schedule_id=schedule_id)
+        async with temporal_trouble():
+            try:
+                info = (await self._client.workflow_service.describe_schedule(request, timeout=RPC)).info
+            except RPCError as error:
+                if error.status == RPCStatusCode.NOT_FOUND:
+                    return None
+                raise
+        dropped = info.overlap_skipped + info.buffer_dropped
+        firings = {action.start_workflow_result.workflow_id for action in info.recent_actions}
+        firings |= {running.workflow_id for running in info.running_workflows}
+        return Standing(info.action_count + dropped + info.buffer_size, dropped, info.buffer_size, frozenset(firings))
+
+    async def firing(self, schedule_id: str, planned_ms: int) -> bool | None:
+        """Whether the firing is over; None: there is none."""
+        async with temporal_trouble():
+            try:
+                handle = self._client.get_workflow_handle(firing_id(schedule_id, planned_ms))
+                return (await handle.describe(rpc_timeout=RPC)).status != WorkflowExecutionStatus.RUNNING
+            except RPCError as error:
+                if error.status == RPCStatusCode.NOT_FOUND:
+                    return None
+                raise
 
     async def known(self) -> set[str]:
         """The ids of all schedules that Temporal has; the newest may be missing for a moment."""

@@ -200,7 +200,7 @@ def when(row: Object) -> str:
         return f"every {spec['every_seconds']} s{offset}"
     if spec["at"]:
         return ", ".join(str(at) for at in spec["at"][:3]) + (" …" if len(spec["at"]) > 3 else "")
-    return "; ".join(", ".join(f"{name} {text}" for name, text in one.items()) for one in spec["calendar"])
+    return "; ".join(", ".join(f"{name} {text}" for name, text in one.items()) or "daily" for one in spec["calendar"])
 
 
 def who(row: Object) -> str:

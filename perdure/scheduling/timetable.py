@@ -29,6 +29,7 @@ SPELLED = {
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _CRON_FIELDS = ("minute", "hour", "day_of_month", "month", "day_of_week")
+_NO_ZONES = ("localtime", "posixrules", "Factory")
 _CLOCK = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 
 
@@ -151,7 +152,10 @@ def cron_calendars(line: str) -> list[Calendar]:
 
 
 def zone(name: str) -> ZoneInfo:
-    """UnknownZone."""
+    """UnknownZone, also for what a zone database holds beside the IANA names: the machine's own, those with leap
+    seconds."""
+    if name in _NO_ZONES or name.startswith(("posix/", "right/")):
+        raise UnknownZone(name)
     try:
         return ZoneInfo(name)
     except (ValueError, OSError, LookupError):  # not found, a path, or a folder of the zone database

@@ -17,6 +17,7 @@ from perdure.core.happenings import AskSettled, Order
 from perdure.core.numbers import Numbers
 from perdure.core.state import Failure, Json, OutboxEvent, Outcome, RunStatus
 from perdure.definitions import AgentDefinition, LimitsDefinition
+from perdure.scheduling.definition import Overlap
 from perdure.store.board_rows import Board, BoardChange
 from perdure.store.rows import (
     Aftermath,
@@ -54,7 +55,15 @@ from perdure.store.rows import (
     UsageGroup,
     UsageRow,
 )
-from perdure.store.schedule_rows import InvocationRow, NewInvocation, NewSchedule, ScheduleChange, ScheduleRow
+from perdure.store.schedule_rows import (
+    InvocationRow,
+    InvocationStatus,
+    NewInvocation,
+    NewSchedule,
+    ScheduleChange,
+    ScheduleOrder,
+    ScheduleRow,
+)
 
 
 class Follower(Protocol):
@@ -260,9 +269,37 @@ class Journal(Protocol):
         """The next version, unless nothing changes. NotFound, VersionMismatch, ScheduleNameTaken."""
         ...
 
-    async def take_trigger(self, schedule_id: str) -> int | None:
-        """The planned time for a trigger, of now or of the next seconds: one that no other firing has, because
-        Temporal names a firing after it. None: too many triggers within a minute. NotFound."""
+    async def accept_trigger(self, schedule_id: str, order_id: str, overlap: Overlap | None) -> int | None:
+        """From now on it will fire, or its book says why not. The planned time, of now or of the next seconds: one that
+        no other firing has, because Temporal names a firing after it. None: too many triggers within a minute. A known
+        id is accepted as it is. NotFound."""
+        ...
+
+    async def accept_backfill(
+        self, schedule_id: str, order_id: str, from_ms: int, to_ms: int, overlap: Overlap
+    ) -> None:
+        """NotFound. A known id is accepted as it is."""
+        ...
+
+    async def take_schedule_order(self, schedule_id: str, *, hold_ms: int) -> ScheduleOrder | None:
+        """The oldest order that Temporal has not taken, held for so long; None: there is none, or somebody holds one
+        of this schedule."""
+        ...
+
+    async def schedule_order_sent(self, order: ScheduleOrder, *, dropped: int, look_ms: int) -> None:
+        """Temporal has taken it. A backfill is done with that, a trigger when its invocation is in the book."""
+        ...
+
+    async def hold_schedule_order(self, order_id: str, *, hold_ms: int, again: bool = False) -> None:
+        """Nobody needs to look at it before then; ``again``: Temporal is told once more."""
+        ...
+
+    async def end_schedule_order(self, order: ScheduleOrder, status: InvocationStatus, reason: str) -> None:
+        """It does not fire; a trigger's row in the book says why."""
+        ...
+
+    async def due_schedule_orders(self, *, limit: int) -> list[ScheduleOrder]:
+        """Those that are not done and that nobody holds."""
         ...
 
     async def unapplied_schedules(self, *, older_than_ms: int, limit: int) -> list[ScheduleRow]:

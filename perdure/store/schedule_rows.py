@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from perdure.core.state import RunStatus
-from perdure.scheduling.definition import ScheduleDefinition
+from perdure.scheduling.definition import Overlap, ScheduleDefinition
 from perdure.store.rows import NewRun
 
 INVOCATIONS_KEPT = 1_000  # of one schedule: a day of firings by the minute, and three years of nightly ones
@@ -94,3 +94,19 @@ class InvocationRow:
     reason: str
     run_id: str | None
     run_status: RunStatus | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleOrder:
+    """A trigger, whose planned time is ``from_ms``, or a backfill that was accepted. ``sent``: Temporal has shown that
+    it took it; it had dropped ``dropped`` firings before. ``tries``: how often it was told."""
+
+    id: str
+    schedule_id: str
+    kind: Literal["trigger", "backfill"]
+    from_ms: int
+    to_ms: int | None
+    overlap: Overlap | None
+    tries: int
+    sent: bool
+    dropped: int

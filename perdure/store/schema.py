@@ -439,6 +439,29 @@ invocations = Table(
 )
 Index("ix_invocations_planned", invocations.c.schedule_no, invocations.c.planned_ms)
 
+schedule_orders = Table(
+    "schedule_orders",
+    metadata,
+    Column("no", Number, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("schedule_no", BigInteger, ForeignKey("schedules.no"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("from_ms", BigInteger, nullable=False),  # of a trigger its planned time
+    Column("to_ms", BigInteger),
+    Column("overlap", Text),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("tries", Integer, nullable=False),  # how often Temporal was told
+    Column("held_until_ms", BigInteger, nullable=False),  # somebody is at it, or there is nothing to do before this
+    Column("sent_ms", BigInteger),  # Temporal has shown that it took it
+    Column("dropped", BigInteger, nullable=False),  # firings that Temporal had dropped before it was told
+    Column("done_ms", BigInteger),
+)
+Index(
+    "ix_schedule_orders_open", schedule_orders.c.held_until_ms,
+    sqlite_where=text("done_ms IS NULL"), postgresql_where=text("done_ms IS NULL"),
+)  # fmt: skip
+Index("ix_schedule_orders_schedule", schedule_orders.c.schedule_no, schedule_orders.c.from_ms)
+
 agents = Table(
     "agents",
     metadata,

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, Table, and_, delete, func, or_, select, update
 
+from perdure.scheduling.timetable import Timetable
 from perdure.store.blobs import remove_blob
 from perdure.store.json_text import dump, load
 from perdure.store.rows import MANY_DECISIONS, SessionRow
@@ -28,6 +29,7 @@ from perdure.store.schema import (
     orders,
     run_labels,
     runs,
+    schedules,
     session_parts,
     sessions,
     signals,
@@ -177,11 +179,13 @@ def remove_orphaned_blobs(connection: Connection, folder: Path, limit: int, rest
 
 def idle_sessions(connection: Connection, before_ms: int, limit: int) -> list[tuple[str, str]]:
     """Project and id of sessions without a run, to which nothing was added since then, nor to any below. A child's
-    session goes with its parent's."""
-    root, member, other = runs.alias(), runs.alias(), runs.alias()
+    session goes with its parent's. What a schedule goes on with, that will fire again, is not idle."""
+    root, member, other, continued = runs.alias(), runs.alias(), runs.alias(), sessions.alias()
+    of_schedules = select(continued.c.no).where(continued.c.id.in_(_awaited(connection)))
     below = select(member.c.session_no).join(root, root.c.id == member.c.root_run_id)
     below = below.where(root.c.session_no == sessions.c.no).correlate(sessions)
 
+    awaited_below = below.where(member.c.session_no.in_(of_schedules))
     newer = select(messages.c.no).where(messages.c.session_no == sessions.c.no, messages.c.at_ms > before_ms)
     newer_below = select(messages.c.no).where(messages.c.session_no.in_(below), messages.c.at_ms > before_ms)
     late = or_(other.c.completed_ms.is_(None), other.c.completed_ms > before_ms)
@@ -190,8 +194,17 @@ def idle_sessions(connection: Connection, before_ms: int, limit: int) -> list[tu
     rows = connection.execute(
         select(sessions.c.project_id, sessions.c.id)
         .where(sessions.c.deleted_ms.is_(None), sessions.c.active_run_id.is_(None), sessions.c.created_ms <= before_ms)
+        .where(sessions.c.no.not_in(of_schedules), ~awaited_below.exists())
         .where(~childs, ~newer.exists(), ~newer_below.exists(), ~busy_lately.exists())
         .order_by(sessions.c.no)
         .limit(limit)
     )
     return [(row.project_id, row.id) for row in rows]
+
+
+def _awaited(connection: Connection) -> list[str]:
+    """The sessions that schedules go on with which will fire again."""
+    of = select(schedules.c.session_id, schedules.c.definition)
+    rows = connection.execute(of.where(schedules.c.deleted_ms.is_(None), schedules.c.session_id.is_not(None)))
+    at_ms = now_ms()
+    return [row.session_id for row in rows if Timetable(load(row.definition)).next(at_ms, quiet=True) is not None]

@@ -21,7 +21,7 @@ from perdure.store.paging import page_of
 from perdure.store.rows import NewMessage, Page
 from perdure.store.run_transaction import new_id, now_ms
 from perdure.store.schedule_rows import INVOCATIONS_KEPT, InvocationRow, NewInvocation
-from perdure.store.schema import invocations, runs, schedules
+from perdure.store.schema import invocations, runs, schedule_orders, schedules
 from perdure.store.sql_inbox import accept_message
 from perdure.store.sql_runs import create_run
 from perdure.store.trouble import NotFound
@@ -30,6 +30,8 @@ GRACE_MS = 5_000  # a firing that is on its way reaches the book within this
 LOOK_AGAIN_MS = 5_000  # for a firing of which nobody knows yet whether it will come late
 CLOSING_MS = 2_000  # a run that ended so long before a firing may still have been in its way
 SETTLED_AT_ONCE = INVOCATIONS_KEPT
+
+_REPLACED = ("buffer_one", "cancel_other", "terminate_other")  # a firing that waits is dropped for another
 
 Span = tuple[int, int | None]  # when a run began and ended
 
@@ -43,6 +45,12 @@ _BY_KEY = _SHOW.where(invocations.c.schedule_no == bindparam("schedule"), invoca
 _ADD = insert(invocations)
 _FORGET_SKIP = delete(invocations).where(
     invocations.c.schedule_no == bindparam("schedule"), invocations.c.key == bindparam("skip_key")
+)
+_TRIGGERED = (
+    update(schedule_orders)
+    .where(schedule_orders.c.schedule_no == bindparam("schedule"), schedule_orders.c.from_ms == bindparam("planned"))
+    .where(schedule_orders.c.kind == "trigger", schedule_orders.c.done_ms.is_(None))
+    .values(done_ms=bindparam("now"))
 )
 _OLDEST_KEPT = (
     select(invocations.c.no)
@@ -153,6 +161,7 @@ def _write(
         "cause": "schedule" if by_itself else "manual", "status": status, "reason": plain(reason), "run_id": run_id,
     }  # fmt: skip
     connection.execute(_ADD, values)
+    connection.execute(_TRIGGERED, {"schedule": row["no"], "planned": new.planned_ms, "now": now_ms()})
     _prune(connection, row["no"])
     written = _known(connection, row, new.key)
     assert written is not None, "it was written just now"
@@ -205,11 +214,21 @@ def _why_not(
     if definition["overlap"] == "skip" and in_the_way and (overtaken or at_ms > planned_ms + late_ms):
         return "overlap"
     if overtaken:
-        return "overlap" if definition["overlap"] == "buffer_one" and in_the_way else "missed"
+        return "overlap" if definition["overlap"] in _REPLACED and in_the_way else "missed"
     waits = definition["overlap"] in ("buffer_one", "buffer_all") and any(ended_ms is None for _, ended_ms in spans)
     if at_ms > planned_ms + definition["catchup_window_seconds"] * 1_000 + late_ms and not waits:
         return "missed"
     return None
+
+
+def write_unfired(connection: Connection, row: RowMapping, planned_ms: int, status: str, reason: str) -> None:
+    """What became of a trigger that did not fire. Should it fire after all, that is its row."""
+    values = {
+        "id": new_id("inv"), "project_id": row["project_id"], "schedule_no": row["no"], "key": _skip_key(planned_ms),
+        "planned_ms": planned_ms, "cause": "manual", "status": status, "reason": reason,
+    }  # fmt: skip
+    connection.execute(_ADD, values)
+    _prune(connection, row["no"])
 
 
 def _write_skips(connection: Connection, row: RowMapping, missing: Sequence[tuple[int, str]]) -> None:

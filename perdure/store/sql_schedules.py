@@ -8,7 +8,6 @@ from sqlalchemy import Connection, RowMapping, bindparam, func, insert, or_, sel
 from sqlalchemy.exc import IntegrityError
 
 from perdure.scheduling.definition import ScheduleDefinition
-from perdure.scheduling.timetable import Timetable
 from perdure.store.json_text import dump, dump_sorted, load, plain
 from perdure.store.paging import page_of
 from perdure.store.rows import Page
@@ -49,8 +48,6 @@ _CONFIRM = (
     .where(schedules.c.id == bindparam("schedule"), schedules.c.version == bindparam("told"))
     .values(applied_version=bindparam("told"))
 )
-TRIGGERS_AHEAD_MS = 60_000  # so many triggers of one minute wait for nobody; more are too many
-_ELSEWHERE_SECONDS = 60  # how far a trigger goes to keep clear of planned times
 _TIMING = ("timing", "timezone", "starts_ms", "ends_ms", "quiet_hours")
 
 
@@ -164,22 +161,6 @@ def _changed(connection: Connection, row: RowMapping, change: ScheduleChange) ->
     if change.paused is not None and change.paused != row["paused"]:
         new |= {"paused": change.paused, "paused_reason": plain(change.reason) if change.paused else ""}
     return new
-
-
-def take_trigger(connection: Connection, schedule_id: str) -> int | None:
-    row = connection.execute(_TAKE, {"id": plain(schedule_id)}).mappings().one_or_none()
-    if row is None or row["deleted_ms"] is not None:
-        raise NotFound("schedule", schedule_id)
-    timetable, at_ms = Timetable(load(row["definition"])), now_ms()
-    free_ms: int = max(row["triggered_ms"] + 1_000, at_ms - at_ms % 1_000)
-    for second in range(_ELSEWHERE_SECONDS):
-        if not timetable.holds(free_ms + second * 1_000):
-            free_ms += second * 1_000
-            break
-    if free_ms > at_ms + TRIGGERS_AHEAD_MS:
-        return None
-    connection.execute(update(schedules).where(schedules.c.no == row["no"]).values(triggered_ms=free_ms))
-    return free_ms
 
 
 def unapplied_schedules(connection: Connection, older_than_ms: int, limit: int) -> list[ScheduleRow]:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from perdure.store import sql_invocations, sql_schedules
+from perdure.scheduling.definition import Overlap
+from perdure.store import sql_invocations, sql_schedule_orders, sql_schedules
 from perdure.store.access import Access
 from perdure.store.rows import NewMessage, Page
 from perdure.store.run_transaction import INTERRUPTS
-from perdure.store.schedule_rows import InvocationRow, NewInvocation, NewSchedule, ScheduleChange, ScheduleRow
+from perdure.store.schedule_rows import (
+    InvocationRow,
+    InvocationStatus,
+    NewInvocation,
+    NewSchedule,
+    ScheduleChange,
+    ScheduleOrder,
+    ScheduleRow,
+)
 
 
 class SchedulingMethods(Access):
@@ -31,8 +40,32 @@ class SchedulingMethods(Access):
     async def change_schedule(self, project_id: str, schedule_id: str, change: ScheduleChange) -> ScheduleRow:
         return await self._database.write(lambda c: sql_schedules.change_schedule(c, project_id, schedule_id, change))
 
-    async def take_trigger(self, schedule_id: str) -> int | None:
-        return await self._database.write(lambda c: sql_schedules.take_trigger(c, schedule_id))
+    async def accept_trigger(self, schedule_id: str, order_id: str, overlap: Overlap | None) -> int | None:
+        return await self._database.write(
+            lambda c: sql_schedule_orders.accept_trigger(c, schedule_id, order_id, overlap)
+        )
+
+    async def accept_backfill(
+        self, schedule_id: str, order_id: str, from_ms: int, to_ms: int, overlap: Overlap
+    ) -> None:
+        await self._database.write(
+            lambda c: sql_schedule_orders.accept_backfill(c, schedule_id, order_id, from_ms, to_ms, overlap)
+        )
+
+    async def take_schedule_order(self, schedule_id: str, *, hold_ms: int) -> ScheduleOrder | None:
+        return await self._database.write(lambda c: sql_schedule_orders.take_schedule_order(c, schedule_id, hold_ms))
+
+    async def schedule_order_sent(self, order: ScheduleOrder, *, dropped: int, look_ms: int) -> None:
+        await self._database.write(lambda c: sql_schedule_orders.schedule_order_sent(c, order, dropped, look_ms))
+
+    async def hold_schedule_order(self, order_id: str, *, hold_ms: int, again: bool = False) -> None:
+        await self._database.write(lambda c: sql_schedule_orders.hold_schedule_order(c, order_id, hold_ms, again))
+
+    async def end_schedule_order(self, order: ScheduleOrder, status: InvocationStatus, reason: str) -> None:
+        await self._database.write(lambda c: sql_schedule_orders.end_schedule_order(c, order, status, reason))
+
+    async def due_schedule_orders(self, *, limit: int) -> list[ScheduleOrder]:
+        return await self._database.read(lambda c: sql_schedule_orders.due_schedule_orders(c, limit))
 
     async def unapplied_schedules(self, *, older_than_ms: int, limit: int) -> list[ScheduleRow]:
         return await self._database.read(lambda c: sql_schedules.unapplied_schedules(c, older_than_ms, limit))

@@ -6,6 +6,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from perdure.scheduling.timetable import UnknownZone, zone
 from perdure.tools.port import InvalidArguments
 
 SECONDS_MIN = 1
@@ -17,8 +18,8 @@ _DEADLINE_MARGIN_SECONDS = 1  # what wakes at its deadline has expired
 def zone_of(name: str) -> ZoneInfo | None:
     """None when there is no such zone."""
     try:
-        return ZoneInfo(name)
-    except (ValueError, OSError, LookupError):  # not found, a path, or a folder of the zone database
+        return zone(name)
+    except UnknownZone:
         return None
 
 
@@ -37,12 +38,12 @@ def moment_ms(text: str, timezone: str | None) -> int:
         return _milliseconds(at)
     if timezone is None:
         raise InvalidArguments("until: a time without an offset needs timezone, an IANA name such as Europe/Berlin")
-    zone = zone_of(timezone)
-    if zone is None:
+    there_zone = zone_of(timezone)
+    if there_zone is None:
         raise InvalidArguments(f"timezone: there is no time zone {timezone[:100]!r}; {ZONE_HINT}")
-    there = at.replace(tzinfo=zone)  # of a local time that comes twice, the first
+    there = at.replace(tzinfo=there_zone)  # of a local time that comes twice, the first
     try:
-        exists = there.astimezone(UTC).astimezone(zone).replace(tzinfo=None) == at
+        exists = there.astimezone(UTC).astimezone(there_zone).replace(tzinfo=None) == at
     except OverflowError:
         raise InvalidArguments("until: this time is out of range") from None
     if not exists:

@@ -33,6 +33,7 @@ from perdure.providers import PriceConfig, build_catalog
 from perdure.providers.estimate import price_of
 from perdure.providers.port import ModelCatalog
 from perdure.runs import TemporalUnavailable
+from perdure.schedules import Standing, firing_id
 from perdure.settings import Settings
 from perdure.store.journal import Follower, Journal
 from perdure.store.rows import Begun, ModelCommit, RunRow, ToolCommit
@@ -122,6 +123,19 @@ class ObedientSchedules:
         self._runs._reach()
         self.orders.append(("backfill", schedule_id, request_id, from_ms, to_ms, overlap))
         return True
+
+    async def standing(self, schedule_id: str) -> Standing | None:
+        self._runs._reach()
+        if self.told.get(schedule_id) is None:
+            return None
+        given = [order for order in self.orders if order[1] == schedule_id]
+        fired = [firing_id(schedule_id, order[3]) for order in given if order[0] == "trigger"]
+        return Standing(len(given), 0, 0, frozenset(fired))
+
+    async def firing(self, schedule_id: str, planned_ms: int) -> bool | None:
+        self._runs._reach()
+        fired = {(order[1], order[3]) for order in self.orders if order[0] == "trigger"}
+        return False if (schedule_id, planned_ms) in fired else None
 
     async def known(self) -> set[str]:
         self._runs._reach()

@@ -189,7 +189,7 @@ async def test_a_change_replaces_what_is_given_and_keeps_the_rest(service: Servi
     ("body", "code", "pointer"),
     [
         ({}, "validation_failed", ""),
-        ({"spec": None}, "validation_failed", ""),
+        ({"spec": None}, "validation_failed", "/spec"),
         ({"spec": {"cron": ["0 0 30 2 *"]}}, "validation_failed", "/spec/cron"),
         ({"timezone": "x"}, "validation_failed", "/timezone"),
         ({"agent": "nobody"}, "agent_not_found", "/agent"),
@@ -264,6 +264,32 @@ async def test_a_backfill_is_of_the_past_and_has_an_end(service: Service) -> Non
         reply = await service.post("/v1/schedules/nightly/backfill", {**good, **change})
         assert refusal(reply) == (422, "validation_failed", pointer, kind)
     assert len(service.schedules.orders) == 1
+
+
+async def test_orders_that_nobody_could_tell_are_told_by_the_keeper_in_their_order(service: Service) -> None:
+    schedule = await made(service)
+    planned = [await service.journal.accept_trigger(schedule["id"], f"ord_{n}", "allow_all") for n in range(3)]
+    await service.journal.accept_backfill(schedule["id"], "ord_9", 1_000, 2_000, "buffer_all")
+    service.schedules.told.clear()  # and Temporal has lost it
+    keeper = ScheduleKeeper(service.app.state.parts.assembly)
+    await keeper.keep()
+    assert [order[3] for order in service.schedules.orders] == [*planned, 1_000]
+    await keeper.keep()
+    assert len(service.schedules.orders) == 4, "each once"
+
+
+async def test_what_null_cannot_remove_is_named(service: Service) -> None:
+    schedule = await made(service)
+    for name in ("spec", "agent_inline", "overlap"):
+        reply = await patched(service, schedule, {name: None})
+        assert refusal(reply) == (422, "validation_failed", f"/{name}", "null")
+    assert refusal(await patched(service, schedule, {}))[2:] == ("", "empty")
+
+
+@pytest.mark.parametrize("zone", ["localtime", "posixrules", "Factory", "posix/Europe/Berlin", "right/UTC"])
+async def test_what_a_zone_database_holds_beside_the_zones_is_no_zone(service: Service, zone: str) -> None:
+    reply = await service.post("/v1/schedules", {**NIGHTLY, "timezone": zone})
+    assert refusal(reply) == (422, "validation_failed", "/timezone", "unknown_timezone")
 
 
 # Temporal away ------------------------------------------------------------------------------------

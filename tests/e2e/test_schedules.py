@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -142,6 +143,36 @@ def test_a_backfill_fires_at_each_time_of_the_past_one_after_another(stack: Stac
     assert all(before[1] <= after[0] for before, after in pairwise(ends)), ends
 
 
+def test_orders_that_come_at_once_are_all_kept(stack: Stack) -> None:
+    schedule = made(stack, spec={"every_seconds": 86_400}, overlap="allow_all")
+    day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    ago = [(day - timedelta(days=days)).isoformat() for days in (9, 8, 6, 5)]
+
+    def ordered(one: tuple[str, Object]) -> int:
+        return int(stack.http.post(f"/v1/schedules/{schedule['id']}/{one[0]}", json=one[1]).status_code)
+
+    orders: list[tuple[str, Object]] = [("trigger", {})] * 5
+    orders += [("backfill", {"from": from_, "to": to}) for from_, to in (ago[:2], ago[2:])]
+    with ThreadPoolExecutor(len(orders)) as pool:
+        assert set(pool.map(ordered, orders)) == {202}
+    wait_for(stack, schedule, 5, 40, cause="manual", status="started")
+    wait_for(stack, schedule, 4, 40, cause="schedule", status="started")
+    time.sleep(1)
+    assert len(book(stack, schedule)) == 9
+
+
+@pytest.mark.parametrize("overlap", ["buffer_one", "cancel_other"])
+def test_a_trigger_that_temporal_drops_is_in_the_book(stack: Stack, overlap: str) -> None:
+    schedule = made(stack, "scripted/nap", spec=far_away(), overlap=overlap)
+    for _ in range(4):
+        order(stack, schedule, "trigger")
+    stack.wait_until(lambda: len(book(stack, schedule)) == 4, f"each has a row: {book(stack, schedule)}", 60)
+    skipped = book(stack, schedule, status="skipped")
+    assert {(row["reason"], row["cause"]) for row in skipped} <= {("overlap", "manual")}
+    if overlap == "buffer_one":
+        assert skipped
+
+
 # Policies are about runs ----------------------------------------------------------------------------
 
 
@@ -238,6 +269,17 @@ def test_a_busy_session_is_a_reason_to_skip_unless_something_else_was_said(stack
     order(stack, schedule, "trigger")
     (row,) = wait_for(stack, schedule, 1, status="skipped")
     assert row["reason"] == "session_busy"
+
+
+def test_when_the_conversation_was_deleted_the_book_says_so_and_the_schedule_is_paused(stack: Stack) -> None:
+    schedule = made(stack, session="continue", spec=far_away(), pause_on_failure=True)
+    stack.http.delete(f"/v1/sessions/{schedule['session']['session_id']}").raise_for_status()
+    order(stack, schedule, "trigger")
+    (row,) = wait_for(stack, schedule, 1, status="failed")
+    assert row["reason"].startswith("session_deleted: ")
+    stack.wait_until(
+        lambda: stack.http.get(f"/v1/schedules/{schedule['id']}").json()["status"] == "paused", "it is paused"
+    )
 
 
 # Changes ---------------------------------------------------------------------------------------------
@@ -395,6 +437,7 @@ def test_an_agent_wakes_itself_up_in_the_same_conversation(stack: Stack) -> None
     words = ("every_seconds", "31 February", "one of at", "future", "Mars/X", "already", yours)
     for word, result in zip(words, sorted(wrong, key=lambda found: str(found["call_id"])), strict=True):
         assert word in result["text"], result
+        assert "/spec" not in result["text"], "the model has no such parameter"
     assert cancelled["text"] == "my-minute fires no more"
     schedule = stack.http.get("/v1/schedules/my-wake").json()
     assert (schedule["made_by_run_id"], schedule["session"]["session_id"]) == (run["id"], run["session_id"])

@@ -27,6 +27,7 @@ from perdure.store.trouble import (
     RunOver,
     ScheduleNameTaken,
     SessionBusy,
+    SessionDeleted,
     TooManySchedules,
     VersionMismatch,
 )
@@ -146,11 +147,73 @@ async def test_what_temporal_was_not_told_is_found_until_it_is_told(journal: Jou
 
 async def test_each_trigger_has_a_second_of_its_own_beside_the_planned_ones(journal: Journal) -> None:
     row = await made(journal, {"every_seconds": 2})
-    taken = [await journal.take_trigger(row.id) for _ in range(5)]
+    taken = [await journal.accept_trigger(row.id, f"ord_{n}", None) for n in range(5)]
     assert len(set(taken)) == 5
     assert all(at is not None and at % 2_000 == 1_000 for at in taken)
-    while at := await journal.take_trigger(row.id):
+    assert await journal.accept_trigger(row.id, "ord_4", None) == taken[4], "known already"
+    while at := await journal.accept_trigger(row.id, f"ord_{ULID()}", None):
         assert at <= now() + 60_000
+
+
+async def test_orders_are_taken_one_at_a_time_and_in_their_order(journal: Journal, open_another: Open) -> None:
+    row, other = await made(journal), await open_another()
+    await journal.accept_trigger(row.id, "ord_1", "allow_all")
+    await journal.accept_backfill(row.id, "ord_2", 1_000, 2_000, "buffer_all")
+    first, none = await asyncio.gather(*(each.take_schedule_order(row.id, hold_ms=60_000) for each in (journal, other)))
+    first = first or none
+    assert first is not None
+    assert (first.id, first.kind, first.overlap, first.sent) == ("ord_1", "trigger", "allow_all", False)
+    assert await other.take_schedule_order(row.id, hold_ms=60_000) is None, "one is on its way"
+    await journal.schedule_order_sent(first, dropped=0, look_ms=0)
+    second = await other.take_schedule_order(row.id, hold_ms=0)
+    assert second is not None
+    assert (second.id, second.kind, second.from_ms, second.to_ms) == ("ord_2", "backfill", 1_000, 2_000)
+    again = await journal.take_schedule_order(row.id, hold_ms=60_000)
+    assert again == second, "whoever held it has died"
+    await journal.schedule_order_sent(second, dropped=0, look_ms=0)
+    (open_,) = await journal.due_schedule_orders(limit=9)
+    assert (open_.id, open_.sent, open_.tries) == ("ord_1", True, 1)
+    await journal.hold_schedule_order("ord_1", hold_ms=0, again=True)
+    (open_,) = await journal.due_schedule_orders(limit=9)
+    assert not open_.sent
+
+
+async def test_a_trigger_is_done_when_its_firing_is_in_the_book_or_the_book_says_why_not(journal: Journal) -> None:
+    row = await made(journal)
+    fires_ms = await journal.accept_trigger(row.id, "ord_1", None)
+    late_ms = await journal.accept_trigger(row.id, "ord_2", None)
+    assert fires_ms is not None
+    assert late_ms is not None
+    first, second = await journal.due_schedule_orders(limit=9)
+    await started(journal, row, fires_ms)
+    assert await journal.due_schedule_orders(limit=9) == [second]
+    await journal.end_schedule_order(first, "skipped", "overlap")
+    await journal.end_schedule_order(second, "skipped", "overlap")
+    rows = await book(journal, row)
+    assert [(one.planned_ms, one.cause, one.status, one.reason) for one in rows] == [
+        (fires_ms, "manual", "started", ""), (late_ms, "manual", "skipped", "overlap"),
+    ]  # fmt: skip
+    assert await journal.due_schedule_orders(limit=9) == []
+    await over(journal, rows[0].run_id)
+    await started(journal, row, late_ms)
+    assert [one.status for one in await book(journal, row)] == ["started", "started"], "it fired after all"
+
+
+async def test_a_conversation_that_a_living_schedule_goes_on_with_is_not_pruned_by_itself(journal: Journal) -> None:
+    session = {"mode": "continue", "on_conflict": "reject"}
+    row = await made(journal, session=session)
+    ended = await made(journal, {"at_ms": [1_000]}, session=session)
+    gone = await made(journal, session=session)
+    await journal.change_schedule("default", gone.id, ScheduleChange(deleted=True))
+    pruned, _ = await journal.prune(sessions_before_ms=now() + 1_000, limit=100)
+    assert pruned.sessions == 2
+    assert row.session_id is not None
+    assert ended.session_id is not None
+    assert (await journal.get_session("default", row.session_id)).deleted_ms is None
+    assert (await journal.get_session("default", ended.session_id)).deleted_ms is not None
+    await journal.delete_session("default", row.session_id)
+    with pytest.raises(SessionDeleted):
+        await started(journal, row, 1_000)
 
 
 # Firings ------------------------------------------------------------------------------------------

@@ -112,6 +112,34 @@ def upgrade() -> None:
     )
     op.create_index("ix_invocations_planned", "invocations", ["schedule_no", "planned_ms"], unique=False)
     op.create_table(
+        "schedule_orders",
+        sa.Column("no", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("schedule_no", sa.BigInteger(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("from_ms", sa.BigInteger(), nullable=False),
+        sa.Column("to_ms", sa.BigInteger(), nullable=True),
+        sa.Column("overlap", sa.Text(), nullable=True),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.Column("tries", sa.Integer(), nullable=False),
+        sa.Column("held_until_ms", sa.BigInteger(), nullable=False),
+        sa.Column("sent_ms", sa.BigInteger(), nullable=True),
+        sa.Column("dropped", sa.BigInteger(), nullable=False),
+        sa.Column("done_ms", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(["schedule_no"], ["schedules.no"], name=op.f("fk_schedule_orders_schedule_no")),
+        sa.PrimaryKeyConstraint("no", name=op.f("pk_schedule_orders")),
+        sa.UniqueConstraint("id", name=op.f("uq_schedule_orders_id")),
+    )
+    op.create_index(
+        "ix_schedule_orders_open",
+        "schedule_orders",
+        ["held_until_ms"],
+        unique=False,
+        sqlite_where=sa.text("done_ms IS NULL"),
+        postgresql_where=sa.text("done_ms IS NULL"),
+    )
+    op.create_index("ix_schedule_orders_schedule", "schedule_orders", ["schedule_no", "from_ms"], unique=False)
+    op.create_table(
         "sessions",
         sa.Column("no", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("id", sa.Text(), nullable=False),
@@ -585,6 +613,14 @@ def downgrade() -> None:
     op.drop_table("session_parts")
     op.drop_index("ix_sessions_project_id", table_name="sessions")
     op.drop_table("sessions")
+    op.drop_index("ix_schedule_orders_schedule", table_name="schedule_orders")
+    op.drop_index(
+        "ix_schedule_orders_open",
+        table_name="schedule_orders",
+        sqlite_where=sa.text("done_ms IS NULL"),
+        postgresql_where=sa.text("done_ms IS NULL"),
+    )
+    op.drop_table("schedule_orders")
     op.drop_index("ix_invocations_planned", table_name="invocations")
     op.drop_table("invocations")
     op.drop_index(
