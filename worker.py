@@ -103,7 +103,7 @@ async def run_worker(settings: Settings, reached: FaultHook = unharmed) -> None:
         print(f"worker ready on task queue {settings.task_queue}", flush=True)
         await assembly.catalog.warm()  # the vendors' SDKs, before the first call needs them
         gc.freeze()  # what is loaded by now stays: collections need not look at it again
-        gc.set_threshold(20_000, 50, 100)  # a turn makes thousands of short-lived objects: a tenth less CPU
+        gc.set_threshold(20_000, 10, 5)  # a tenth less CPU a turn; workflows put out of the cache are cyclic and old
         await stop.wait()
     await assembly.close()
 
