@@ -330,9 +330,11 @@ def test_a_call_in_flight_has_commands_that_recover_it() -> None:
     lines = [shlex.split(line) for _, line in recovery_commands(RUN, "call_1", command)]
     assert [line[1] for line in lines] == ["retry", "abort", "respond"]
     assert lines[1][2:6] == [RUN, "call_1", "--reason", "WHY"]
-    step = {"kind": "tool", "status": "started", "ended_at": None}
+    step = {"kind": "tool", "status": "started", "running": True, "ended_at": None}
     assert stands(step)
-    assert not any(stands({**step, **other}) for other in ({"kind": "model"}, {"status": "requested"}))
+    assert not any(
+        stands({**step, **other}) for other in ({"kind": "model"}, {"status": "requested", "running": False})
+    )
     assert not stands({**step, "status": "unknown", "ended_at": "2026-01-01T00:00:00Z"})
 
 
