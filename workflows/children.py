@@ -7,23 +7,18 @@ from __future__ import annotations
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
+from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 with workflow.unsafe.imports_passed_through():
     from perdure.contract import (
-        SEARCH_AGENT,
-        SEARCH_COST,
-        SEARCH_MODEL,
-        SEARCH_NEEDS_ACTION,
-        SEARCH_STATUS,
-        SEARCH_TENANT,
         SUMMARY_CHARACTERS,
         TASK_TIMEOUT_SECONDS,
         WORKFLOW,
         AgentRunInput,
         ChildStart,
     )
+    from workflows.shown import as_started
 
 
 async def start_child(child: ChildStart) -> None:
@@ -39,7 +34,7 @@ async def start_child(child: ChildStart) -> None:
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             task_timeout=timedelta(seconds=TASK_TIMEOUT_SECONDS),
             static_summary=child.goal[:SUMMARY_CHARACTERS] or None,
-            search_attributes=_searchable(child) if child.spec.search_attributes else None,
+            search_attributes=as_started(child.spec, child.tenant) if child.spec.search_attributes else None,
         )
     except WorkflowAlreadyStartedError:
         return
@@ -50,16 +45,3 @@ def _heard_from_the_journal(handle: workflow.ChildWorkflowHandle[object, object]
     """A child that was ended by force fails here, and nobody waits for it."""
     if not handle.cancelled():
         handle.exception()
-
-
-def _searchable(child: ChildStart) -> TypedSearchAttributes:
-    return TypedSearchAttributes(
-        [
-            SearchAttributePair(SearchAttributeKey.for_keyword(SEARCH_AGENT), child.spec.agent),
-            SearchAttributePair(SearchAttributeKey.for_keyword(SEARCH_MODEL), child.spec.model),
-            SearchAttributePair(SearchAttributeKey.for_keyword(SEARCH_STATUS), "running"),
-            SearchAttributePair(SearchAttributeKey.for_keyword(SEARCH_TENANT), child.tenant),
-            SearchAttributePair(SearchAttributeKey.for_int(SEARCH_COST), 0),
-            SearchAttributePair(SearchAttributeKey.for_bool(SEARCH_NEEDS_ACTION), False),
-        ]
-    )

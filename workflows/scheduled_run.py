@@ -11,8 +11,6 @@ from temporalio import workflow
 from temporalio.common import (
     RetryPolicy,
     SearchAttributeKey,
-    SearchAttributePair,
-    TypedSearchAttributes,
     WorkflowIDReusePolicy,
 )
 from temporalio.exceptions import ApplicationError, ChildWorkflowError, TerminatedError, WorkflowAlreadyStartedError
@@ -24,12 +22,6 @@ with workflow.unsafe.imports_passed_through():
         OPEN_INVOCATION,
         PAUSE_SCHEDULE,
         SCHEDULED_RUN,
-        SEARCH_AGENT,
-        SEARCH_COST,
-        SEARCH_MODEL,
-        SEARCH_NEEDS_ACTION,
-        SEARCH_STATUS,
-        SEARCH_TENANT,
         SUMMARY_CHARACTERS,
         TASK_TIMEOUT_SECONDS,
         WORKFLOW,
@@ -39,6 +31,7 @@ with workflow.unsafe.imports_passed_through():
         ScheduledRunInput,
     )
     from perdure.core.state import Outcome
+    from workflows.shown import as_started
 
 _PLANNED = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")  # Temporal sets it on what a schedule starts
 _WRITE_SECONDS = 10.0  # one attempt of an activity that writes a few rows: a lost worker is noticed after this
@@ -118,7 +111,7 @@ async def _end(opened: Opened) -> str:
             cancellation_type=workflow.ChildWorkflowCancellationType.ABANDON,
             task_timeout=timedelta(seconds=TASK_TIMEOUT_SECONDS),
             static_summary=opened.start.goal[:SUMMARY_CHARACTERS] or None,
-            search_attributes=_searchable(opened) if spec.search_attributes else None,
+            search_attributes=as_started(spec, opened.tenant) if spec.search_attributes else None,
         )
         outcome: Outcome = await child
     except WorkflowAlreadyStartedError:  # this took so long that the API's reconciler has started it
@@ -154,19 +147,4 @@ async def _write(name: str, order: RunOfSchedule, summary: str) -> None:
         start_to_close_timeout=timedelta(seconds=_WRITE_SECONDS),
         retry_policy=_RETRY,
         summary=summary,
-    )
-
-
-def _searchable(opened: Opened) -> TypedSearchAttributes:
-    assert opened.start is not None
-    spec = opened.start.spec
-    return TypedSearchAttributes(
-        [
-            SearchAttributePair(SearchAttributeKey.for_keyword(SEARCH_AGENT), spec.agent),
-            SearchAttributePair(SearchAttributeKey.for_keyword(SEARCH_MODEL), spec.model),
-            SearchAttributePair(SearchAttributeKey.for_keyword(SEARCH_STATUS), "running"),
-            SearchAttributePair(SearchAttributeKey.for_keyword(SEARCH_TENANT), opened.tenant),
-            SearchAttributePair(SearchAttributeKey.for_int(SEARCH_COST), 0),
-            SearchAttributePair(SearchAttributeKey.for_bool(SEARCH_NEEDS_ACTION), False),
-        ]
     )

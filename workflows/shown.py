@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from temporalio import workflow
-from temporalio.common import SearchAttributeKey
+from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 
 with workflow.unsafe.imports_passed_through():
     from perdure.contract import (
@@ -14,13 +14,16 @@ with workflow.unsafe.imports_passed_through():
         SEARCH_MODEL,
         SEARCH_NEEDS_ACTION,
         SEARCH_STATUS,
+        SEARCH_TENANT,
         SUMMARY_CHARACTERS,
     )
+    from perdure.core.spec import RunSpec
     from perdure.core.state import OpenCall, Outcome, RunState
 
 _AGENT = SearchAttributeKey.for_keyword(SEARCH_AGENT)
 _MODEL = SearchAttributeKey.for_keyword(SEARCH_MODEL)
 _STATUS = SearchAttributeKey.for_keyword(SEARCH_STATUS)
+_TENANT = SearchAttributeKey.for_keyword(SEARCH_TENANT)
 _COST = SearchAttributeKey.for_int(SEARCH_COST)
 _NEEDS_ACTION = SearchAttributeKey.for_bool(SEARCH_NEEDS_ACTION)
 
@@ -108,6 +111,20 @@ _ALARM = {"timer": "sleep until", "event": "wait for an event", "poll": "next tr
 
 def _time(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1_000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def as_started(spec: RunSpec, tenant: str) -> TypedSearchAttributes:
+    """Of a run whose workflow another workflow starts; ``perdure.runs`` says the same of those that a client starts."""
+    return TypedSearchAttributes(
+        [
+            SearchAttributePair(_AGENT, spec.agent),
+            SearchAttributePair(_MODEL, spec.model),
+            SearchAttributePair(_STATUS, "running"),
+            SearchAttributePair(_TENANT, tenant),
+            SearchAttributePair(_COST, 0),
+            SearchAttributePair(_NEEDS_ACTION, False),
+        ]
+    )
 
 
 def show_status(state: RunState) -> None:
