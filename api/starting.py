@@ -71,8 +71,8 @@ async def reconcile(parts: Parts) -> None:
         try:
             await _reconcile_once(parts)
             await deliver_late(parts)
-            await keeper.keep()
             await _end_left(parts.assembly)
+            await keeper.keep()
             if clock() - looked_for_orphans > ORPHANS_EVERY_SECONDS:
                 looked_for_orphans = clock()
                 await end_orphans(parts.assembly)

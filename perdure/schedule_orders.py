@@ -6,14 +6,18 @@ does not show to have taken is told again; a trigger that it dropped gets its ro
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 
 from ulid import ULID
 
+from perdure.runs import TemporalUnavailable
 from perdure.schedules import Schedules, Standing, apply_newest, firing_id
 from perdure.store.journal import Journal
 from perdure.store.schedule_rows import ScheduleOrder, ScheduleRow
-from perdure.store.trouble import NotFound
+from perdure.store.trouble import JournalTrouble, NotFound
+
+log = logging.getLogger("perdure.api")
 
 HOLD_MS = 20_000  # nobody else tells an order that somebody tells; who does it has died after this
 LOOK_MS = 5_000  # a trigger that was taken reaches the book within this, or somebody asks for it
@@ -78,18 +82,27 @@ def _shows(before: Standing, after: Standing, order: ScheduleOrder) -> bool:
 
 
 async def keep_orders(journal: Journal, schedules: Schedules, limit: int) -> None:
-    """Tell what was not told, and ask for triggers that did not reach the book. TemporalUnavailable."""
+    """Tell what was not told, and ask for triggers that did not reach the book. TemporalUnavailable, JournalTrouble."""
     for order in await journal.due_schedule_orders(limit=limit):
         try:
-            row = await journal.find_schedule(order.schedule_id)
-        except NotFound:
-            continue
-        if row.deleted:
-            await journal.end_schedule_order(order, "skipped", "changed")
-        elif order.sent:
-            await _ask_for(journal, schedules, row, order)
-        else:
-            await deliver_orders(journal, schedules, row)
+            await _keep(journal, schedules, order)
+        except (TemporalUnavailable, JournalTrouble):
+            raise
+        except Exception:
+            log.exception("an order to schedule %s cannot be told to Temporal", order.schedule_id)  # the others can
+
+
+async def _keep(journal: Journal, schedules: Schedules, order: ScheduleOrder) -> None:
+    try:
+        row = await journal.find_schedule(order.schedule_id)
+    except NotFound:
+        return
+    if row.deleted:
+        await journal.end_schedule_order(order, "skipped", "changed")
+    elif order.sent:
+        await _ask_for(journal, schedules, row, order)
+    else:
+        await deliver_orders(journal, schedules, row)
 
 
 async def _ask_for(journal: Journal, schedules: Schedules, row: ScheduleRow, order: ScheduleOrder) -> None:
