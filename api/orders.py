@@ -13,13 +13,13 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from perdure.contract import ORDERS_A_SIGNAL
 from perdure.runs import Runs, TemporalUnavailable
 from perdure.store.journal import Journal
 from perdure.store.trouble import JournalTrouble
 
 log = logging.getLogger("perdure.api")
 
-BATCH = 500  # orders of one signal: some 60 KB, far below what Temporal takes
 PACE_SECONDS = 0.05  # between two signals to one run
 
 
@@ -76,12 +76,12 @@ class Courier:
             try:
                 await asyncio.sleep(lane.free_at - clock())
                 lane.now, lane.next = lane.next, None
-                while orders := await self._journal.undelivered_orders(run_id, limit=BATCH):
+                while orders := await self._journal.undelivered_orders(run_id, limit=ORDERS_A_SIGNAL):
                     lane.free_at = clock() + PACE_SECONDS
                     if not await self._runs.deliver(run_id, orders):
                         return False
                     await self._journal.confirm_orders(run_id, [order.number for order in orders])
-                    if len(orders) < BATCH:
+                    if len(orders) < ORDERS_A_SIGNAL:
                         break
                     await asyncio.sleep(lane.free_at - clock())
                 return True

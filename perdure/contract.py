@@ -32,6 +32,7 @@ PAUSE_SCHEDULE = "pause_schedule"
 SIGNAL_ORDERS = "orders"
 
 TASK_TIMEOUT_SECONDS = 4.0  # a workflow task lost with its worker or server is given out again after this
+ORDERS_A_SIGNAL = 500  # some 60 KB, far below what Temporal takes
 SUMMARY_CHARACTERS = 99  # Temporal allows 400 bytes, and a character may take four
 
 SEARCH_AGENT = "AgentName"

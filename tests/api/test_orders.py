@@ -7,8 +7,9 @@ import itertools
 import time
 from pathlib import Path
 
-from api.orders import BATCH, PACE_SECONDS, Courier
+from api.orders import PACE_SECONDS, Courier
 from api.starting import deliver_late, end_orphans
+from perdure.contract import ORDERS_A_SIGNAL
 from perdure.core.happenings import Order
 from perdure.store.rows import NewMessage
 from tests.api.service import Service, serve
@@ -98,10 +99,10 @@ async def test_many_orders_are_few_signals_each_with_all_that_waits_and_at_a_mea
 
 async def test_a_signal_carries_a_bounded_number_of_orders(service: Service) -> None:
     run = await service.new_run()
-    many = [NewMessage(f"msg_{n}", [{"type": "text", "text": "x"}], "enqueue") for n in range(BATCH * 2 + 1)]
+    many = [NewMessage(f"msg_{n}", [{"type": "text", "text": "x"}], "enqueue") for n in range(ORDERS_A_SIGNAL * 2 + 1)]
     await service.journal.replace_inbox(run["id"], many)
     assert await service.app.state.parts.orders.carry(run["id"])
-    assert [len(numbers) for _, numbers in service.runs.signals] == [BATCH, BATCH, 1]
+    assert [len(numbers) for _, numbers in service.runs.signals] == [ORDERS_A_SIGNAL, ORDERS_A_SIGNAL, 1]
     assert await service.journal.undelivered_orders(run["id"], limit=10) == []
 
 
