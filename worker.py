@@ -27,6 +27,7 @@ from activities.schedules import Firings
 from activities.settle_ask import AskSettler
 from activities.transcripts import Transcripts
 from perdure.assembly import Assembly, assemble, default_budget, default_limits, run_of_schedule
+from perdure.courier import Courier
 from perdure.runs import TemporalUnavailable, register_search_attributes
 from perdure.settings import Settings
 from workflows.agent_run import AgentRun
@@ -38,7 +39,8 @@ def build_worker(assembly: Assembly, reached: FaultHook = unharmed) -> Worker:
     settings, journal = assembly.settings, assembly.journal
     tuning, beat = settings.worker, settings.worker.heartbeat_every_seconds
     name, transcripts = f"{socket.gethostname()}:{os.getpid()}", Transcripts(journal)
-    neighbours = Neighbours(journal, assembly.runs)
+    courier = Courier(journal, assembly.runs)
+    neighbours = Neighbours(journal, assembly.runs, courier)
     models = ModelCaller(
         journal, assembly.catalog, assembly.toolbox, name, beat, tuning.model_timeout_seconds,
         tuning.model_max_attempts, settings.limits.output_tokens_default, transcripts,
@@ -51,7 +53,7 @@ def build_worker(assembly: Assembly, reached: FaultHook = unharmed) -> Worker:
         journal, assembly.toolbox, name, beat, settings.workspaces, settings.limits.spool_bytes,
         settings.limits.tool_result_bytes_max, transcripts, settings.previews, books, reached,
     )  # fmt: skip
-    firings = Firings(journal, assembly.runs, assembly.schedules, partial(run_of_schedule, settings), beat)
+    firings = Firings(journal, assembly.runs, courier, assembly.schedules, partial(run_of_schedule, settings), beat)
     nursery = Nursery(
         journal, assembly.catalog, assembly.toolbox, default_limits(settings), default_budget(settings),
         settings.limits.output_tokens_default,

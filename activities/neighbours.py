@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from activities.carry_orders import carry_orders
+from perdure.courier import Courier
 from perdure.runs import Runs, TemporalUnavailable
 from perdure.store.journal import Journal
 from perdure.store.rows import Aftermath
@@ -25,10 +25,11 @@ class Neighbours:
 
     journal: Journal
     runs: Runs
+    courier: Courier
 
     async def tell(self, run_ids: Iterable[str]) -> None:
         """Deliver the orders that wait for these runs. Never fails."""
-        await self._each(run_ids, self._deliver)
+        await self._each(run_ids, self.courier.tell)
 
     async def after(self, aftermath: Aftermath) -> None:
         """Whatever the end of a run leaves to do. Never fails."""
@@ -48,9 +49,6 @@ class Neighbours:
                     log.exception("run %s is spoken to later", run_id)  # what it has to hear is durable all the same
 
         await asyncio.gather(*map(quietly, run_ids))
-
-    async def _deliver(self, run_id: str) -> None:
-        await carry_orders(self.journal, self.runs, run_id)
 
     async def _end(self, run_id: str) -> None:
         await self.runs.terminate(run_id, "the run that it belongs to has ended")

@@ -12,7 +12,6 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 from ulid import ULID
 
-from activities.carry_orders import carry_orders
 from activities.lifeline import lifeline
 from perdure.contract import (
     AWAIT_RUN,
@@ -25,6 +24,7 @@ from perdure.contract import (
 )
 from perdure.core.happenings import Order
 from perdure.core.state import TERMINAL
+from perdure.courier import Courier
 from perdure.runs import Runs, TemporalUnavailable
 from perdure.schedules import Schedules, apply_newest
 from perdure.store.journal import Journal
@@ -45,6 +45,7 @@ class Firings:
 
     journal: Journal
     runs: Runs
+    courier: Courier
     schedules: Schedules
     make_run: MakeRun
     beat_every_seconds: float
@@ -106,7 +107,7 @@ class Firings:
                     except InboxFull as full:
                         return await self.journal.open_invocation(replace(new, failed=str(full)))
                     with suppress(TemporalUnavailable):
-                        await carry_orders(self.journal, self.runs, busy.run_id)
+                        await self.courier.carry(busy.run_id)
                     return row
         return await self.journal.open_invocation(replace(new, skipped="session_busy"))
 
@@ -133,7 +134,7 @@ class Firings:
             with suppress(RunOver):
                 if activity.info().attempt == 1 or not await self.journal.undelivered_orders(order.run_id, limit=1):
                     await self.journal.give_order(order.run_id, Order(0, "cancel", reason=order.reason))
-                if not await carry_orders(self.journal, self.runs, order.run_id):
+                if not await self.courier.carry(order.run_id):
                     raise ApplicationError("the run's workflow has not started yet", type="NotYet")
 
     @activity.defn(name=PAUSE_SCHEDULE)

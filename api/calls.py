@@ -58,7 +58,7 @@ async def give_tool_results(request: Strict, given: Given, run_id: str, body: To
             await journal.give_results(run_id, results, actor)
         except AskResolved as resolved:
             raise _conflict(resolved) from None
-        given.orders.nudge(run_id)
+        given.nudge(run_id)
         return JsonReply(await show_run(journal, await journal.get_run(run_id)))
 
     reply, _ = await once(request, journal, run_id, act)
@@ -132,7 +132,7 @@ async def retry_call(
             row = await journal.retry_call(run_id, call_id, actor, reason)
         except AskResolved as resolved:
             raise _conflict(resolved) from None
-        given.orders.nudge(run_id)
+        given.nudge(run_id)
         return JsonReply(render_step(row), 202)
 
     reply, _ = await once(request, journal, call_id, act)
@@ -209,5 +209,5 @@ async def _resolved(parts: Parts, run_id: str, call_id: str, commit: ToolCommit,
         row = await parts.assembly.journal.resolve_call(run_id, call_id, commit, by)
     except AskResolved as resolved:
         raise _conflict(resolved) from None
-    parts.orders.nudge(run_id)
+    parts.nudge(run_id)
     return JsonReply(render_step(row))

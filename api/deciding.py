@@ -52,7 +52,7 @@ async def decide(parts: Parts, approval_id: str, body: Decide, by: str, pointer:
         edited_sha256=edited.sha256,
     )
     row = await assembly.journal.decide(PROJECT, approval_id, decision)
-    parts.orders.nudge(row.run_id)
+    parts.nudge(row.run_id)
     return row
 
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any, cast
 from fastapi import Depends, Request
 
 from api.bodies import JsonRequest
-from api.orders import Courier
 from perdure.assembly import Assembly
+from perdure.courier import Courier
 
 PROJECT = "default"  # every object belongs to a project; there are no keys yet that name another
 
@@ -19,22 +19,26 @@ PROJECT = "default"  # every object belongs to a project; there are no keys yet 
 @dataclass
 class Parts:
     """``stopping`` is set as soon as the process is asked to end: streams and waits end then.
-    ``background`` holds short tasks that outlive their request, ``orders`` brings orders to workflows."""
+    ``background`` holds short tasks that outlive their request."""
 
     assembly: Assembly
     stopping: asyncio.Event
     heartbeat_seconds: float = 10.0  # of silent streams: proxies cut silent connections after 30 s or more
     background: set[asyncio.Task[None]] = field(default_factory=set)
-    orders: Courier = field(init=False)
+    courier: Courier = field(init=False)
 
     def __post_init__(self) -> None:
-        self.orders = Courier(self.assembly.journal, self.assembly.runs, self.later)
+        self.courier = Courier(self.assembly.journal, self.assembly.runs)
 
     def later(self, work: Coroutine[Any, Any, None]) -> None:
         """Do this after the reply; ``work`` deals with its own trouble."""
         task = asyncio.create_task(work)
         self.background.add(task)
         task.add_done_callback(self.background.discard)
+
+    def nudge(self, run_id: str) -> None:
+        """An order was committed: deliver what waits for the run, after the reply."""
+        self.later(self.courier.tell(run_id))
 
 
 def _parts(request: Request) -> Parts:

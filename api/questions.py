@@ -98,7 +98,7 @@ async def answer_question(request: Strict, given: Given, question_id: str, body:
         found = await _find(given.assembly, question_id)
         answers = checked_answers(found.questions or [], body.answers)
         row = await journal.answer(PROJECT, question_id, answers, actor)
-        given.orders.nudge(row.run_id)
+        given.nudge(row.run_id)
         return JsonReply(render_question(row))
 
     reply, _ = await once(request, journal, question_id, act)

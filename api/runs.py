@@ -143,7 +143,7 @@ async def _create(request: JsonRequest, parts: Parts, body: CreateRun, run_id: s
         message = f"There is no session {missing.id!r}: POST /v1/sessions makes one."
         raise field_problem("session_not_found", "/session_id", message) from None
     if isinstance(found, Told):
-        parts.orders.nudge(found.run.id)
+        parts.nudge(found.run.id)
     else:
         await start_now(parts, found)
     return found
@@ -352,5 +352,5 @@ async def update_run(given: Given, run_id: str, body: PatchRun) -> Response:
     except SliceTooLarge as large:
         message = f"this budget is a part of that of its parent {large.parent_id}, which has not so much left to give"
         raise field_problem("budget_exhausted", f"/budget/{large.limit}", message) from None
-    given.orders.nudge(run_id)
+    given.nudge(run_id)
     return JsonReply(await show_run(journal, changed))

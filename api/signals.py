@@ -57,7 +57,7 @@ async def send_signal(
         if row.disposition == "dropped":
             full = f"Run {run_id} has {SIGNALS_BUFFERED_MAX} signals buffered that nobody waits for yet."
             raise Problem("queue_full", full)
-        given.orders.nudge(run_id)
+        given.nudge(run_id)
         return JsonReply(_shown(row), 202)
 
     reply, _ = await once(request, journal, f"sig_{ULID()}", act)
@@ -95,7 +95,7 @@ async def send_signal_to_all(
                 rows.append(await journal.send_signal(run_id, signal, only_waiting=True))
             except RunOver:  # it ended just now
                 continue
-            given.orders.nudge(run_id)
+            given.nudge(run_id)
         body = {"object": "list", "data": [_shown(row) for row in rows], "more": len(waiting) > RUNS_MAX}
         return JsonReply(body, 202)
 

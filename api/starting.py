@@ -100,7 +100,7 @@ async def _reconcile_once(parts: Parts) -> None:
             log.exception("run %s cannot be started", run.id)  # the others can
             continue
         await assembly.journal.mark_workflow_started(run.id)
-        parts.orders.nudge(run.id)  # what it was told while it could not start
+        parts.nudge(run.id)  # what it was told while it could not start
         log.info("run %s started, late", run.id)
 
 
@@ -109,7 +109,7 @@ async def deliver_late(parts: Parts, *, older_than_ms: int = OLDER_THAN_MS) -> N
     for orphans."""
     for run_id in await parts.assembly.journal.runs_with_orders(older_than_ms=older_than_ms, limit=BATCH):
         try:
-            await parts.orders.carry(run_id)
+            await parts.courier.carry(run_id)
         except (TemporalUnavailable, JournalTrouble):
             raise
         except Exception:

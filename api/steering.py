@@ -76,7 +76,7 @@ async def _ordered(
         if verb == "resume":
             _refuse_unpaid(run)
         for told in await journal.give_family_order(run_id, Order(0, verb, reason=reason)):
-            parts.orders.nudge(told)
+            parts.nudge(told)
         return JsonReply(await show_run(journal, await journal.get_run(run_id)), 202)
 
     reply, _ = await once(request, journal, run_id, act)
@@ -136,7 +136,7 @@ async def _cancel(parts: Parts, run_id: str, order: CancelRun) -> tuple[RunRow, 
             raise
         return await journal.get_run(run_id), True
     for below in told[1:]:
-        parts.orders.nudge(below)
+        parts.nudge(below)
     if await _will_be_heard(parts, run):
         run = await journal.get_run(run_id)
         return run, run.status in TERMINAL
@@ -147,7 +147,7 @@ async def _cancel(parts: Parts, run_id: str, order: CancelRun) -> tuple[RunRow, 
 async def _will_be_heard(parts: Parts, run: RunRow) -> bool:
     """Whether there is a workflow for the order that was just committed, or will be when Temporal is back."""
     try:
-        return await parts.orders.carry(run.id)
+        return await parts.courier.carry(run.id)
     except TemporalUnavailable:
         return run.workflow_started
     except JournalTrouble as trouble:
@@ -166,5 +166,5 @@ async def _force(parts: Parts, run_id: str, reason: str) -> RunRow:
         run = await assembly.journal.get_run(run_id, PROJECT)
     parts.later(end_workflows(assembly))
     if run.parent_run_id is not None:
-        parts.orders.nudge(run.parent_run_id)
+        parts.nudge(run.parent_run_id)
     return run

@@ -109,7 +109,7 @@ async def _end(request: JsonRequest, parts: Parts, run_id: str, timer_id: str, a
             row = await journal.end_timer(run_id, timer_id, actor, fires=fires)
         except AskResolved as over:
             raise Problem("invalid_transition", f"{over}.") from None
-        parts.orders.nudge(run_id)
+        parts.nudge(run_id)
         return JsonReply(timer(row))
 
     reply, _ = await once(request, journal, timer_id, act)

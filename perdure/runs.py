@@ -85,16 +85,18 @@ class _CompactJson(PydanticJSONPlainPayloadConverter):
 _ADAPTERS: dict[type, TypeAdapter[object]] = {}
 
 
+_CONVERTERS = tuple(
+    _CompactJson() if isinstance(converter, JSONPlainPayloadConverter) else converter
+    for converter in DefaultPayloadConverter.default_encoding_payload_converters
+)
+
+
 class PayloadConverter(CompositePayloadConverter):
-    """Temporal's own converters, with ours for JSON."""
+    """Temporal's own converters, with ours for JSON. The SDK makes one of these for each workflow in the cache; what a
+    type of ours is read with takes milliseconds to build and hundreds of KB, so all of them share it."""
 
     def __init__(self) -> None:
-        super().__init__(
-            *(
-                _CompactJson() if isinstance(converter, JSONPlainPayloadConverter) else converter
-                for converter in DefaultPayloadConverter.default_encoding_payload_converters
-            )
-        )
+        super().__init__(*_CONVERTERS)
 
 
 DATA_CONVERTER = DataConverter(payload_converter_class=PayloadConverter)

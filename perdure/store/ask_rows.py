@@ -102,8 +102,17 @@ def open_asks_of(run: RunTransaction, call_id: str) -> list[AskRow]:
 def open_asks_of_type(run: RunTransaction, type_: AskType) -> list[AskRow]:
     if not run.row["open_asks"]:
         return []
-    found = [ask_of(row) for row in run.connection.execute(_OPEN_OF_RUN, {"run": run.no}).mappings()]
-    return [row for row in found if row.type == type_]
+    rows = run.connection.execute(_OPEN_OF_RUN, {"run": run.no}).mappings()
+    return [ask_of(row) for row in rows if row["type"] == type_]
+
+
+def open_waits_for(run: RunTransaction, child_id: str) -> list[AskRow]:
+    """Open calls of ``run`` that wait for this child; a parent of many is not read whole for each of them."""
+    if not run.row["open_asks"]:
+        return []
+    rows = run.connection.execute(_OPEN_OF_RUN, {"run": run.no}).mappings()
+    named = [ask_of(row) for row in rows if row["type"] == "children" and child_id in (row["awaits"] or "")]
+    return [wait for wait in named if wait.awaits and child_id in wait.awaits.ids]
 
 
 def save_ask(run: RunTransaction, row: AskRow) -> AskRow:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, bindparam, select, update
 from perdure.core.happenings import Order
 from perdure.core.state import Failure, OutboxEvent, Outcome
 from perdure.store import events as say
-from perdure.store.ask_rows import close_ask, open_asks_of_type
+from perdure.store.ask_rows import close_ask, open_asks_of_type, open_waits_for
 from perdure.store.call_answers import answer_call, close_all
 from perdure.store.call_rows import Call
 from perdure.store.child_ledger import settle_open_slices, settle_slice, slice_from
@@ -167,7 +167,7 @@ def _tell(run: RunTransaction, parent: RunTransaction, outcome: Outcome) -> None
     parent.append_once(say.child_ended(row.parent_call_id, run.id, child.agent, outcome, child.text, run.usage))
     if not row.detached:
         add_order(parent, Order(0, "child_ended", call_id=row.parent_call_id))
-    waits = [wait for wait in open_asks_of_type(parent, "children") if wait.awaits and run.id in wait.awaits.ids]
+    waits = open_waits_for(parent, run.id)
     for wait in waits:
         _answer_if_settled(parent, wait)
     if not waits:

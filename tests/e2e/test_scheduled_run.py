@@ -17,6 +17,7 @@ from activities.schedules import Firings
 from perdure.assembly import run_of_schedule, run_spec
 from perdure.contract import OPEN_INVOCATION, SCHEDULED_RUN, Opened, OpenInvocationInput, ScheduledRunInput
 from perdure.core.state import Outcome
+from perdure.courier import Courier
 from perdure.dev_server import DevServer
 from perdure.runs import DATA_CONVERTER, Runs
 from perdure.schedules import Schedules
@@ -71,7 +72,7 @@ async def bed(tmp_path: Path, temporal: DevServer) -> AsyncIterator[Bed]:
     new = NewSchedule(f"sch_{tmp_path.name}", "late", definition, "ana")
     schedule = await journal.create_schedule(new, most=9, most_of_owner=9)
     schedules = Schedules(client, task_queue="late", previews=True)
-    firings = LateFirings(journal, runs, schedules, partial(run_of_schedule, settings), 0.5)
+    firings = LateFirings(journal, runs, Courier(journal, runs), schedules, partial(run_of_schedule, settings), 0.5)
     async with Worker(
         client,
         task_queue="late",

@@ -7,10 +7,10 @@ import itertools
 import time
 from pathlib import Path
 
-from api.orders import PACE_SECONDS, Courier
 from api.starting import deliver_late, end_orphans
 from perdure.contract import ORDERS_A_SIGNAL
 from perdure.core.happenings import Order
+from perdure.courier import PACE_SECONDS, Courier
 from perdure.store.rows import NewMessage
 from tests.api.service import Service, serve
 
@@ -79,15 +79,15 @@ async def test_what_a_run_was_told_before_it_could_start_is_brought_to_it_when_i
 
 async def test_many_orders_are_few_signals_each_with_all_that_waits_and_at_a_measured_pace(service: Service) -> None:
     run = await service.new_run()
-    courier = service.app.state.parts.orders
+    courier = service.app.state.parts.courier
     await order(service, run["id"])
     began = time.monotonic()
-    courier.nudge(run["id"])
+    service.app.state.parts.nudge(run["id"])
     await service.told(run["id"])
     assert service.runs.times[0] - began < PACE_SECONDS, "the first at once"
     for _ in range(299):
         await order(service, run["id"])
-        courier.nudge(run["id"])
+        service.app.state.parts.nudge(run["id"])
         await asyncio.sleep(0)
     assert await courier.carry(run["id"])
     numbers = [number for _, carried in service.runs.signals for number in carried]
@@ -101,14 +101,14 @@ async def test_a_signal_carries_a_bounded_number_of_orders(service: Service) -> 
     run = await service.new_run()
     many = [NewMessage(f"msg_{n}", [{"type": "text", "text": "x"}], "enqueue") for n in range(ORDERS_A_SIGNAL * 2 + 1)]
     await service.journal.replace_inbox(run["id"], many)
-    assert await service.app.state.parts.orders.carry(run["id"])
+    assert await service.app.state.parts.courier.carry(run["id"])
     assert [len(numbers) for _, numbers in service.runs.signals] == [ORDERS_A_SIGNAL, ORDERS_A_SIGNAL, 1]
     assert await service.journal.undelivered_orders(run["id"], limit=10) == []
 
 
 async def test_one_signal_at_a_time_and_whoever_waits_hears_of_their_own_order(service: Service) -> None:
     run = await service.new_run()
-    courier = service.app.state.parts.orders
+    courier = service.app.state.parts.courier
     service.runs.held = asyncio.Event()
     await order(service, run["id"])
     first = asyncio.create_task(courier.carry(run["id"]))
@@ -126,7 +126,7 @@ async def test_a_run_that_is_slow_to_reach_holds_up_no_other(service: Service) -
     slow, fast = await service.new_run(), await service.new_run()
     service.runs.held = asyncio.Event()
     await order(service, slow["id"])
-    service.app.state.parts.orders.nudge(slow["id"])
+    service.app.state.parts.nudge(slow["id"])
     await asyncio.sleep(0.05)
     service.runs.held, gate = None, service.runs.held
     await service.post(f"/v1/runs/{fast['id']}/pause", {})
@@ -136,7 +136,7 @@ async def test_a_run_that_is_slow_to_reach_holds_up_no_other(service: Service) -
 
 
 async def test_a_courier_forgets_the_runs_it_has_served(service: Service) -> None:
-    courier: Courier = service.app.state.parts.orders
+    courier: Courier = service.app.state.parts.courier
     for _ in range(5):
         run = await service.new_run()
         await service.post(f"/v1/runs/{run['id']}/pause", {})

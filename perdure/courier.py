@@ -1,5 +1,6 @@
-"""The courier: brings orders from the journal to workflows. An order is durable before it comes here; what cannot be
-delivered now is delivered by the reconciler, here or in another process, and a workflow hears each number once.
+"""The courier brings orders from the journal to workflows. An order is durable before it comes here; what cannot be
+delivered now is delivered by the reconciler of the API, and a workflow hears each number once. The API has one, for
+what clients say, and each worker one, for what runs say to each other.
 
 One signal carries all that waits for a run. A run gets the first at once and then at most one each 50 ms, so ten
 thousand messages are a few hundred signals at most.
@@ -9,16 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
 
 from perdure.contract import ORDERS_A_SIGNAL
 from perdure.runs import Runs, TemporalUnavailable
 from perdure.store.journal import Journal
 from perdure.store.trouble import JournalTrouble
 
-log = logging.getLogger("perdure.api")
+log = logging.getLogger("perdure.courier")
 
 PACE_SECONDS = 0.05  # between two signals to one run
 
@@ -35,17 +34,21 @@ class _Lane:
 
 
 class Courier:
-    """``later`` runs work after the reply and keeps hold of it."""
+    """The lanes of one process, in one event loop."""
 
-    def __init__(self, journal: Journal, runs: Runs, later: Callable[[Coroutine[Any, Any, None]], None]) -> None:
-        self._journal, self._runs, self._later = journal, runs, later
+    def __init__(self, journal: Journal, runs: Runs) -> None:
+        self._journal, self._runs = journal, runs
         self._lanes: dict[str, _Lane] = {}
 
-    def nudge(self, run_id: str) -> None:
-        """An order was committed: deliver what waits, in the background. Never fails."""
-        lane = self._lanes.get(run_id)
-        if lane is None or lane.next is None:
-            self._later(self._quietly(run_id))
+    async def tell(self, run_id: str) -> None:
+        """As ``carry``, and never fails: what cannot be delivered now is delivered later."""
+        try:
+            if not await self.carry(run_id):
+                log.info("orders to %s wait: its workflow has not started, or is gone", run_id)
+        except (TemporalUnavailable, JournalTrouble) as trouble:
+            log.warning("orders to %s wait: %s", run_id, trouble)
+        except Exception:
+            log.exception("orders to %s wait: they cannot be delivered now", run_id)  # they are durable all the same
 
     async def carry(self, run_id: str) -> bool:
         """Deliver all orders that wait for the run, those included that were committed before this was called.
@@ -59,15 +62,6 @@ class Courier:
     def has_open_lanes(self) -> bool:
         """Whether it remembers any run: it does while a signal is under way, and for a moment afterwards."""
         return bool(self._lanes)
-
-    async def _quietly(self, run_id: str) -> None:
-        try:
-            if not await self.carry(run_id):
-                log.info("orders to %s wait: its workflow has not started, or is gone", run_id)
-        except (TemporalUnavailable, JournalTrouble) as trouble:
-            log.warning("orders to %s wait: %s", run_id, trouble)
-        except Exception:
-            log.exception("orders to %s wait: they cannot be delivered now", run_id)  # they are durable all the same
 
     async def _round(self, run_id: str, lane: _Lane) -> bool:
         """One run after another: whoever comes while this one reads gets a round of their own."""
