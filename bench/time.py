@@ -120,10 +120,6 @@ def _shown(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1_000, UTC).isoformat(timespec="milliseconds")
 
 
-async def punctual_and_cheap(bed: Bed, timers: int, sleepers: int) -> dict[str, Any]:
-    return {"wake_accuracy": await wake_accuracy(bed, timers), "sleeping": await sleeping(bed, sleepers)}
-
-
 def rows(found: dict[str, Any]) -> list[tuple[str, float, float, str]]:
     """(figure, measured, at most, unit)."""
     wakes, sleeps, family = found["wake_accuracy"], found["sleeping"], found["family"]
@@ -152,8 +148,10 @@ def main() -> int:
     quick = options.quick
     evicting = {"PERDURE_WORKER__MAX_CACHED_WORKFLOWS": str(CACHED)}
     with tempfile.TemporaryDirectory() as folder:
+        with Bed(Path(folder) / "punctual") as bed:
+            found: dict[str, Any] = {"wake_accuracy": asyncio.run(wake_accuracy(bed, 100 if quick else 1_000))}
         with Bed(Path(folder) / "evicting", env=evicting) as bed:
-            found = asyncio.run(punctual_and_cheap(bed, 100 if quick else 1_000, 500 if quick else 10_000))
+            found["sleeping"] = asyncio.run(sleeping(bed, 500 if quick else 10_000))
         with Bed(Path(folder) / "family") as bed:
             found["family"] = asyncio.run(fan_out(bed, 3 if quick else 9))
         if not quick:
