@@ -51,7 +51,7 @@ async def send_message(request: Strict, given: Given, run_id: str, body: PostMes
         run = await journal.get_run(run_id, PROJECT)
         check_view(run, body.expected_seq)
         row = await journal.accept_message(run_id, NewMessage(message_id, content, body.delivery))
-        given.nudge(run_id)
+        given.nudge(run_id, *row.told)
         return JsonReply(inbox_message(row), 202, {"location": f"/v1/runs/{run_id}/messages/{row.id}"})
 
     reply, _ = await once(request, journal, f"msg_{ULID()}", act)
@@ -126,7 +126,7 @@ async def replace_inbox(given: Given, run_id: str, body: ReplaceInbox) -> Respon
     if run.status in TERMINAL:
         raise RunOver(run_id, run.status)
     rows = await journal.replace_inbox(run_id, messages)
-    given.nudge(run_id)
+    given.nudge(run_id, *dict.fromkeys(told for row in rows for told in row.told))
     return list_reply([inbox_message(row) for row in rows], None)
 
 

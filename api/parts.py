@@ -36,9 +36,10 @@ class Parts:
         self.background.add(task)
         task.add_done_callback(self.background.discard)
 
-    def nudge(self, run_id: str) -> None:
-        """An order was committed: deliver what waits for the run, after the reply."""
-        self.later(self.courier.tell(run_id))
+    def nudge(self, *run_ids: str) -> None:
+        """Orders were committed: deliver what waits for these runs, after the reply."""
+        for run_id in run_ids:
+            self.later(self.courier.tell(run_id))
 
 
 def _parts(request: Request) -> Parts:

@@ -143,7 +143,7 @@ async def _create(request: JsonRequest, parts: Parts, body: CreateRun, run_id: s
         message = f"There is no session {missing.id!r}: POST /v1/sessions makes one."
         raise field_problem("session_not_found", "/session_id", message) from None
     if isinstance(found, Told):
-        parts.nudge(found.run.id)
+        parts.nudge(found.run.id, *found.message.told)
     else:
         await start_now(parts, found)
     return found

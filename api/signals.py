@@ -57,7 +57,7 @@ async def send_signal(
         if row.disposition == "dropped":
             full = f"Run {run_id} has {SIGNALS_BUFFERED_MAX} signals buffered that nobody waits for yet."
             raise Problem("queue_full", full)
-        given.nudge(run_id)
+        given.nudge(run_id, *row.told)
         return JsonReply(_shown(row), 202)
 
     reply, _ = await once(request, journal, f"sig_{ULID()}", act)

@@ -75,8 +75,7 @@ async def _ordered(
         check_view(run, expected_seq)
         if verb == "resume":
             _refuse_unpaid(run)
-        for told in await journal.give_family_order(run_id, Order(0, verb, reason=reason)):
-            parts.nudge(told)
+        parts.nudge(*await journal.give_family_order(run_id, Order(0, verb, reason=reason)))
         return JsonReply(await show_run(journal, await journal.get_run(run_id)), 202)
 
     reply, _ = await once(request, journal, run_id, act)
@@ -135,8 +134,7 @@ async def _cancel(parts: Parts, run_id: str, order: CancelRun) -> tuple[RunRow, 
         if over.status != "cancelled":
             raise
         return await journal.get_run(run_id), True
-    for below in told[1:]:
-        parts.nudge(below)
+    parts.nudge(*told[1:])
     if await _will_be_heard(parts, run):
         run = await journal.get_run(run_id)
         return run, run.status in TERMINAL

@@ -130,8 +130,8 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def arguments_text(arguments: Mapping[str, Json]) -> str:
-    """Arguments as the JSON text that a vendor expects back. All of a transcript's are written anew for each request: by
-    the encoder that takes a fifth of the time of the standard one, which takes over for what this one refuses."""
+    """Arguments as the JSON text that a vendor expects back. All of a transcript's are written anew for each request,
+    by the encoder that takes a fifth of the time of the standard one, which takes over for what this one refuses."""
     with suppress(PydanticSerializationError):
         return to_json(arguments).decode()
     return json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))

@@ -16,7 +16,7 @@ from perdure.store.database import Database, PostgresDatabase, SqliteDatabase
 from perdure.store.journal import Follower
 from perdure.store.live import LiveLane
 from perdure.store.notify import Followers, Notifier, PostgresNotifier, SocketNotifier
-from perdure.store.rows import AskRow
+from perdure.store.run_transaction import note_touched
 from perdure.store.sql_reading import RunPlace
 
 Result = TypeVar("Result")
@@ -43,31 +43,18 @@ class Access:
         self._live = LiveLane(database, self._committed)
         self._places: OrderedDict[str, RunPlace] = OrderedDict()
 
-    async def _write(self, run_id: str, work: Callable[[Connection], Result], *also: str) -> Result:
-        """Run a transaction on a run; afterwards its followers hear of it, and those of ``also``."""
-        return await self._database.write(work, lambda: self._committed((run_id, *also)))
-
-    async def _write_several(self, run_id: str, work: Callable[[Connection], tuple[Result, list[str]]]) -> Result:
-        """Run a transaction on a run that says which others it wrote to; the followers of all hear of it."""
+    async def _write(self, about: str | None, work: Callable[[Connection], Result]) -> Result:
+        """Run a transaction; afterwards the followers of ``about`` hear of it, and those of all runs that it saved."""
         touched: list[str] = []
 
         def write(connection: Connection) -> Result:
-            result, also = work(connection)
-            touched[:] = [run_id, *also]
-            return result
+            nonlocal touched
+            touched = note_touched(connection)
+            return work(connection)
 
-        return await self._database.write(write, lambda: self._committed(touched))
-
-    async def _write_about(self, work: Callable[[Connection], AskRow]) -> AskRow:
-        """Run a transaction on whichever run the ask that it returns belongs to."""
-        touched: list[str] = []
-
-        def write(connection: Connection) -> AskRow:
-            row = work(connection)
-            touched[:] = [row.run_id]
-            return row
-
-        return await self._database.write(write, lambda: self._committed(touched))
+        return await self._database.write(
+            write, lambda: self._committed(dict.fromkeys([about, *touched] if about else touched))
+        )
 
     async def _read(self, run_id: str, work: Callable[[Connection, RunPlace], Result]) -> Result:
         return await self._database.read(lambda connection: work(connection, self._place(connection, run_id)))

@@ -392,7 +392,8 @@ class NewMessage:
 
 @dataclass(frozen=True, slots=True)
 class InboxRow:
-    """A message from a client: ``accepted``, then ``applied`` or ``returned``. ``number`` is its order's."""
+    """A message from a client: ``accepted``, then ``applied`` or ``returned``. ``number`` is its order's; ``told`` are
+    the runs below that it interrupts, too."""
 
     id: str
     run_id: str
@@ -401,6 +402,7 @@ class InboxRow:
     delivery: Delivery
     status: Literal["accepted", "applied", "returned"]
     at_ms: int
+    told: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,8 +419,8 @@ class NewSignal:
 
 @dataclass(frozen=True, slots=True)
 class SignalRow:
-    """What became of a signal to one run: ``delivered`` to the call ``call_id``, ``interrupting`` as a message,
-    ``buffered`` until somebody waits for it, or not taken."""
+    """What became of a signal to one run: ``delivered`` to the call ``call_id``, ``interrupting`` as a message (which
+    ``told`` hear, too), ``buffered`` until somebody waits for it, or not taken."""
 
     id: str
     run_id: str
@@ -426,6 +428,7 @@ class SignalRow:
     disposition: Disposition
     call_id: str | None
     at_ms: int
+    told: tuple[str, ...] = ()
 
 
 LedgerKind = Literal["limit", "reserved", "settled", "released", "corrected"]

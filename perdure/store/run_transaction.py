@@ -52,11 +52,19 @@ CHANNEL = "perdure_run"  # PostgreSQL's NOTIFY: sent with the commit, so that it
 _SAVE_AND_NOTIFY = _SAVE.returning(func.pg_notify(CHANNEL, runs.c.id))
 _NOTIFY = select(func.pg_notify(CHANNEL, bindparam("name")))
 INTERRUPTS = "!interrupt"  # after a run's id: the name under which its interrupting messages are announced
+_TOUCHED = "perdure.touched"  # in a connection's ``info``, while a transaction lasts
 _FREE_SESSION = (
     update(sessions)
     .where(sessions.c.no == bindparam("session"), sessions.c.active_run_id == bindparam("run_id"))
     .values(active_run_id=None)
 )
+
+
+def note_touched(connection: Connection) -> list[str]:
+    """The list to which the transaction that begins now adds the names that followers wait for."""
+    touched: list[str] = []
+    connection.info[_TOUCHED] = touched
+    return touched
 
 
 def now_ms() -> int:
@@ -207,6 +215,7 @@ class RunTransaction:
                 self.connection.execute(statement, queued)
         if self._pending:  # an order alone is no progress of the run's
             self.row["last_progress_ms"] = self.now_ms
+        self.connection.info.get(_TOUCHED, []).extend([self.id, self.id + INTERRUPTS] if self.interrupts else [self.id])
         postgres = self.connection.dialect.name == "postgresql"
         save = _SAVE_AND_NOTIFY if postgres else _SAVE
         self.connection.execute(save, {"run": self.no, **{f"new_{name}": self.row[name] for name in _MUTABLE}})

@@ -53,37 +53,35 @@ _WITH_ITS_PARENT = Outcome("cancelled", "parent_ended")
 def record(
     connection: Connection, run_id: str, key: str, outbox: Sequence[OutboxEvent], outcome: Outcome | None,
     said: Said | None,
-) -> tuple[Aftermath, list[str]]:  # fmt: skip
-    """What is left to do, and the other runs that were written to."""
+) -> Aftermath:  # fmt: skip
+    """What is left to do."""
     parent = take_parent(connection, run_id) if outcome else None
     run = RunTransaction(connection, run_id, even_if_over=True)
     if run.over:
         wanted = {f"{key}/ended"} if outcome else {event.key for event in outbox}
         if wanted and wanted <= run.known(wanted):  # this very record came through before: done again, in vain
-            return Aftermath((parent.id,) if parent and not parent.over else ()), []
+            return Aftermath((parent.id,) if parent and not parent.over else ())
         raise RunOver(run.id, run.status)
     run.append_outbox(outbox)
     if outcome is None:
         run.save()
-        return Aftermath(), []
+        return Aftermath()
     return _ended(run, parent, key, outcome, "The run ended", said)
 
 
-def force_cancel(connection: Connection, run_id: str, reason: str) -> list[str]:
-    """The other runs that were written to."""
+def force_cancel(connection: Connection, run_id: str, reason: str) -> None:
     parent = take_parent(connection, run_id)
     run = RunTransaction(connection, run_id)
     outcome = Outcome("cancelled", reason or "cancelled")
-    _, touched = _ended(run, parent, "force-cancel", outcome, "The run was cancelled by force")
+    _ended(run, parent, "force-cancel", outcome, "The run was cancelled by force")
     leave_workflow(run)
-    return touched
 
 
-def end_orphan(connection: Connection, run_id: str, failure: Failure) -> list[str]:
+def end_orphan(connection: Connection, run_id: str, failure: Failure) -> None:
     parent = take_parent(connection, run_id)
     run = RunTransaction(connection, run_id)
     outcome = Outcome("failed", failure.code, failure)
-    return _ended(run, parent, "orphan", outcome, "The run's workflow ended")[1]
+    _ended(run, parent, "orphan", outcome, "The run's workflow ended")
 
 
 def leave_workflow(run: RunTransaction) -> None:
@@ -99,17 +97,17 @@ def take_parent(connection: Connection, run_id: str) -> RunTransaction | None:
 
 def _ended(
     run: RunTransaction, parent: RunTransaction | None, key: str, outcome: Outcome, words: str, said: Said | None = None
-) -> tuple[Aftermath, list[str]]:
-    aftermath, touched = end_run(run, parent, key, outcome, words, said)
+) -> Aftermath:
+    aftermath = end_run(run, parent, key, outcome, words, said)
     if parent:
         parent.save()
-    return aftermath, touched
+    return aftermath
 
 
 def end_run(
     run: RunTransaction, parent: RunTransaction | None, key: str, outcome: Outcome, words: str, said: Said | None = None
-) -> tuple[Aftermath, list[str]]:
-    """End ``run`` and all below it; both are saved, the parent is not. What is left to do, and who was written to."""
+) -> Aftermath:
+    """End ``run`` and all below it; both are saved, the parent is not. What is left to do."""
     family = take_family(run)
     by_id = {one.id: one for one in (run, *family)}
     for one in reversed(family):  # children before their parents
@@ -125,9 +123,9 @@ def end_run(
     run.save()
     ended = tuple(one.id for one in family)
     if parent is None or parent.over:
-        return Aftermath((), ended), list(ended)
+        return Aftermath((), ended)
     _tell(run, parent, outcome)
-    return Aftermath((parent.id,), ended), [parent.id, *ended]
+    return Aftermath((parent.id,), ended)
 
 
 def _end(run: RunTransaction, key: str, outcome: Outcome, words: str) -> None:

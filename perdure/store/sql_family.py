@@ -125,12 +125,12 @@ def message_child(
     if child.over:
         return answered(run, call, failed("agent_ended", f"{child.id} has ended: it is {child.status}"))
     try:
-        accept_now(child, message)
+        accepted = accept_now(child, message)
     except InboxFull as full:
         return answered(run, call, failed("queue_full", str(full)))
     child.save()
     told: dict[str, Json] = {"id": child.id, "status": "accepted", "delivery": message.delivery}
-    return replace(answered(run, call, ToolCommit("completed", dump(told))), told=(child.id,))
+    return replace(answered(run, call, ToolCommit("completed", dump(told))), told=(child.id, *accepted.told))
 
 
 def cancel_child(

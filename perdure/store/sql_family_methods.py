@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
@@ -25,7 +25,6 @@ from perdure.store.rows import (
     Said,
     ToolCommit,
 )
-from perdure.store.run_transaction import INTERRUPTS
 from perdure.store.trouble import InvalidCursor
 
 
@@ -42,19 +41,17 @@ class FamilyMethods(Access):
         outcome: Outcome | None,
         said: Said | None = None,
     ) -> Aftermath:
-        return await self._write_several(
-            run_id, lambda c: sql_endings.record(c, run_id, key, outbox, outcome, said)
-        )  # fmt: skip
+        return await self._write(run_id, lambda c: sql_endings.record(c, run_id, key, outbox, outcome, said))
 
     async def end_orphan(self, run_id: str, failure: Failure) -> None:
-        await self._write_several(run_id, lambda c: (None, sql_endings.end_orphan(c, run_id, failure)))
+        await self._write(run_id, lambda c: sql_endings.end_orphan(c, run_id, failure))
 
     async def force_cancel(self, run_id: str, reason: str) -> RunRow:
-        def write(connection: Connection) -> tuple[RunRow, list[str]]:
-            touched = sql_endings.force_cancel(connection, run_id, reason)
-            return sql_runs.get_run(connection, run_id, None), touched
+        def write(connection: Connection) -> RunRow:
+            sql_endings.force_cancel(connection, run_id, reason)
+            return sql_runs.get_run(connection, run_id, None)
 
-        return await self._write_several(run_id, write)
+        return await self._write(run_id, write)
 
     async def left_workflows(self, *, limit: int) -> list[str]:
         return await self._database.read(lambda c: sql_family_reading.left_workflows(c, limit))
@@ -67,35 +64,33 @@ class FamilyMethods(Access):
     async def spawn_child(
         self, run_id: str, call_id: str, new: NewChild, outbox: Sequence[OutboxEvent] = ()
     ) -> FamilyCall:
-        return await self._call_family(run_id, lambda c: sql_family.spawn(c, run_id, call_id, new, outbox))
+        return await self._write(run_id, lambda c: sql_family.spawn(c, run_id, call_id, new, outbox))
 
     async def await_children(
         self, run_id: str, call_id: str, awaits: Awaits, expires_ms: int, outbox: Sequence[OutboxEvent] = ()
     ) -> FamilyCall:
-        return await self._call_family(
+        return await self._write(
             run_id, lambda c: sql_family.await_children(c, run_id, call_id, awaits, expires_ms, outbox)
         )
 
     async def message_child(
         self, run_id: str, call_id: str, child_id: str, message: NewMessage, outbox: Sequence[OutboxEvent] = ()
     ) -> FamilyCall:
-        return await self._call_family(
-            run_id,
-            lambda c: sql_family.message_child(c, run_id, call_id, child_id, message, outbox),
-            *([child_id + INTERRUPTS] if message.delivery == "interrupt" else []),
+        return await self._write(
+            run_id, lambda c: sql_family.message_child(c, run_id, call_id, child_id, message, outbox)
         )
 
     async def cancel_child(
         self, run_id: str, call_id: str, child_id: str, reason: str, outbox: Sequence[OutboxEvent] = ()
     ) -> FamilyCall:
-        return await self._call_family(
+        return await self._write(
             run_id, lambda c: sql_family.cancel_child(c, run_id, call_id, child_id, reason, outbox)
         )
 
     async def hand_over(
         self, run_id: str, call_id: str, new: HandOver | ToolCommit, outbox: Sequence[OutboxEvent] = ()
     ) -> FamilyCall:
-        return await self._call_family(run_id, lambda c: sql_handover.hand_over(c, run_id, call_id, new, outbox))
+        return await self._write(run_id, lambda c: sql_handover.hand_over(c, run_id, call_id, new, outbox))
 
     async def stop_waiting(
         self, run_id: str, call_id: str, words: str, outbox: Sequence[OutboxEvent] = ()
@@ -103,14 +98,12 @@ class FamilyMethods(Access):
         return await self._write(run_id, lambda c: sql_family.stop_waiting(c, run_id, call_id, words, outbox))
 
     async def give_order(self, run_id: str, order: Order) -> Order:
-        return await self._write_several(run_id, lambda c: sql_family.give_order(c, run_id, order))
+        given, _ = await self._write(run_id, lambda c: sql_family.give_order(c, run_id, order))
+        return given
 
     async def give_family_order(self, run_id: str, order: Order) -> list[str]:
-        def write(connection: Connection) -> tuple[list[str], list[str]]:
-            _, below = sql_family.give_order(connection, run_id, order)
-            return [run_id, *below], below
-
-        return await self._write_several(run_id, write)
+        _, below = await self._write(run_id, lambda c: sql_family.give_order(c, run_id, order))
+        return [run_id, *below]
 
     # Blackboards -----------------------------------------------------------------------------------
 
@@ -148,10 +141,3 @@ class FamilyMethods(Access):
         if found is None:
             raise InvalidCursor(f"{after!r} is no event of this family")
         return found
-
-    async def _call_family(self, run_id: str, work: Callable[[Connection], FamilyCall], *also: str) -> FamilyCall:
-        def write(connection: Connection) -> tuple[FamilyCall, list[str]]:
-            done = work(connection)
-            return done, [*done.told, *also, *([done.child.id] if done.child else [])]
-
-        return await self._write_several(run_id, write)

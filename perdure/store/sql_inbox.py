@@ -4,16 +4,20 @@ dropped. Each has the number of the order that tells the run of it."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
+from perdure.content import Block, TextBlock
 from perdure.core.happenings import Order
 from perdure.core.numbers import Numbers, with_number
 from perdure.store import events as say
+from perdure.store.family_rows import take_family
 from perdure.store.json_text import dump, load, plain
 from perdure.store.rows import INBOX_WAITING_MAX, InboxRow, NewMessage
-from perdure.store.run_transaction import RunTransaction
+from perdure.store.run_transaction import RunTransaction, new_id
 from perdure.store.schema import inbox, runs, sessions
 from perdure.store.sql_orders import add_order
 from perdure.store.sql_reading import RunPlace
@@ -60,6 +64,34 @@ def accept_now(run: RunTransaction, message: NewMessage) -> InboxRow:
 
 
 def _accept(run: RunTransaction, messages: Sequence[NewMessage]) -> list[InboxRow]:
+    """What interrupts a run interrupts those below it, too."""
+    rows = _queue(run, messages)
+    interrupting = [message for message in messages if message.delivery == "interrupt"]
+    if not interrupting:
+        return rows
+    told = _pass_on(run, [block for message in interrupting for block in message.content])
+    return [replace(row, told=told) if row.delivery == "interrupt" else row for row in rows]
+
+
+def _pass_on(run: RunTransaction, content: Sequence[Block]) -> tuple[str, ...]:
+    """Who is told. A run whose inbox is full has enough to read before it goes on."""
+    told = []
+    for one in take_family(run):
+        with suppress(InboxFull):
+            _queue(one, [NewMessage(new_id("msg"), [_PASSED_ON, *content], "interrupt")])
+            told.append(one.id)
+        one.save()
+    return tuple(told)
+
+
+_PASSED_ON: TextBlock = {
+    "type": "text",
+    "text": "[Perdure] The agent that you work for has been interrupted. It does not wait for you at the moment; what "
+    "you come to reaches it all the same. It was told:",
+}
+
+
+def _queue(run: RunTransaction, messages: Sequence[NewMessage]) -> list[InboxRow]:
     if run.count("waiting_messages", len(messages)) > INBOX_WAITING_MAX:
         raise InboxFull(f"run {run.id}: at most {INBOX_WAITING_MAX} messages may wait")
     rows: list[dict[str, Any]] = []
@@ -98,9 +130,10 @@ def replace_inbox(connection: Connection, run_id: str, messages: Sequence[NewMes
     waiting = connection.execute(_WAITING, {"run": run.no}).mappings().all()
     _hand_back(run, [row for row in waiting if row["message_id"] not in known], "replaced")
     new = {plain(message.id): message for message in messages if plain(message.id) not in known}
-    _accept(run, list(new.values()))
+    told = {row.id: row.told for row in _accept(run, list(new.values()))}
     run.save()
-    return [_row_of(run.id, row) for row in connection.execute(_WAITING, {"run": run.no}).mappings()]
+    rows = [_row_of(run.id, row) for row in connection.execute(_WAITING, {"run": run.no}).mappings()]
+    return [replace(row, told=told.get(row.id, ())) for row in rows]
 
 
 def find_said(connection: Connection, session_id: str, message_id: str) -> InboxRow | None:

@@ -57,17 +57,13 @@ class OutsideMethods(Access):
     # Inbox -----------------------------------------------------------------------------------------
 
     async def accept_message(self, run_id: str, message: NewMessage) -> InboxRow:
-        return await self._write(
-            run_id, lambda c: sql_inbox.accept_message(c, run_id, message), *_interrupts(run_id, [message])
-        )
+        return await self._write(run_id, lambda c: sql_inbox.accept_message(c, run_id, message))
 
     async def withdraw_message(self, run_id: str, message_id: str) -> InboxRow:
         return await self._write(run_id, lambda c: sql_inbox.withdraw_message(c, run_id, message_id))
 
     async def replace_inbox(self, run_id: str, messages: Sequence[NewMessage]) -> list[InboxRow]:
-        return await self._write(
-            run_id, lambda c: sql_inbox.replace_inbox(c, run_id, messages), *_interrupts(run_id, messages)
-        )
+        return await self._write(run_id, lambda c: sql_inbox.replace_inbox(c, run_id, messages))
 
     async def list_inbox(self, run_id: str, *, waiting: bool) -> list[InboxRow]:
         return await self._read(run_id, lambda c, run: sql_inbox.list_inbox(c, run, waiting))
@@ -106,10 +102,10 @@ class OutsideMethods(Access):
         return await self._database.read(lambda c: sql_ask_lists.open_asks(c, run_ids))
 
     async def decide(self, project_id: str, ask_id: str, decision: Decision) -> AskRow:
-        return await self._write_about(lambda c: sql_asks.decide(c, project_id, ask_id, decision))
+        return await self._write(None, lambda c: sql_asks.decide(c, project_id, ask_id, decision))
 
     async def answer(self, project_id: str, ask_id: str, answers: dict[str, Json], by: str) -> AskRow:
-        return await self._write_about(lambda c: sql_asks.answer(c, project_id, ask_id, answers, by))
+        return await self._write(None, lambda c: sql_asks.answer(c, project_id, ask_id, answers, by))
 
     async def give_results(self, run_id: str, results: Sequence[ToolResult], by: str) -> list[AskRow]:
         return await self._write(run_id, lambda c: sql_asks.give_results(c, run_id, results, by))
@@ -142,10 +138,7 @@ class OutsideMethods(Access):
         )
 
     async def send_signal(self, run_id: str, signal: NewSignal, *, only_waiting: bool = False) -> SignalRow:
-        interrupts = [run_id + INTERRUPTS] if signal.urgency in ("critical", "high") else []
-        return await self._write(
-            run_id, lambda c: sql_signals.send_signal(c, run_id, signal, only_waiting), *interrupts
-        )
+        return await self._write(run_id, lambda c: sql_signals.send_signal(c, run_id, signal, only_waiting))
 
     async def runs_waiting_for(self, project_id: str, name: str, *, labels: Mapping[str, str], limit: int) -> list[str]:
         return await self._database.read(lambda c: sql_signals.runs_waiting_for(c, project_id, name, labels, limit))
@@ -164,7 +157,3 @@ class OutsideMethods(Access):
 
     async def calibrations(self) -> list[Calibration]:
         return await self._database.read(sql_money.calibrations)
-
-
-def _interrupts(run_id: str, messages: Sequence[NewMessage]) -> list[str]:
-    return [run_id + INTERRUPTS] if any(message.delivery == "interrupt" for message in messages) else []

@@ -6,7 +6,6 @@ from perdure.scheduling.definition import Overlap
 from perdure.store import sql_invocations, sql_schedule_orders, sql_schedules
 from perdure.store.access import Access
 from perdure.store.rows import NewMessage, Page
-from perdure.store.run_transaction import INTERRUPTS
 from perdure.store.schedule_rows import (
     InvocationRow,
     InvocationStatus,
@@ -81,8 +80,7 @@ class SchedulingMethods(Access):
         return await self._write(about, lambda c: sql_invocations.open_invocation(c, new))
 
     async def deliver_invocation(self, new: NewInvocation, run_id: str, message: NewMessage) -> InvocationRow | None:
-        also = [run_id + INTERRUPTS] if message.delivery == "interrupt" else []
-        return await self._write(run_id, lambda c: sql_invocations.deliver_invocation(c, new, run_id, message), *also)
+        return await self._write(run_id, lambda c: sql_invocations.deliver_invocation(c, new, run_id, message))
 
     async def list_invocations(
         self, schedule_id: str, *, limit: int, cursor: str | None, descending: bool

@@ -5,6 +5,7 @@ for a while. Every disposition is an event ``signal.received``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
@@ -79,9 +80,9 @@ def send_signal(connection: Connection, run_id: str, signal: NewSignal, only_wai
     if signal.urgency in ("critical", "high"):
         _remember(run, signal, buffered=False)
         row = _told(run, signal, "interrupting", save=False)
-        accept_now(run, NewMessage(f"msg_{signal.id.partition('_')[2]}", [_as_text(signal)], "interrupt"))
+        message = accept_now(run, NewMessage(f"msg_{signal.id.partition('_')[2]}", [_as_text(signal)], "interrupt"))
         run.save()
-        return row
+        return replace(row, told=message.told)
     if not _make_room(run, signal):
         return _told(run, signal, "dropped")
     _remember(run, signal, buffered=True)

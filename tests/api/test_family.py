@@ -10,7 +10,7 @@ from ulid import ULID
 from perdure.core.budget import Ask, Budget
 from perdure.core.state import Json
 from perdure.store.rows import NewChild, NewRun, RunRow
-from tests.api.service import AGENT, Service
+from tests.api.service import AGENT, HELLO, Service
 
 SPAWN = ("spawn_agent", {"task": "Look it up"})
 LEADER = {**AGENT, "tools": ["calculator", "spawn_agent", "ask_user"]}
@@ -70,6 +70,23 @@ async def test_pause_resume_and_cancel_reach_the_whole_family(service: Service) 
         assert (await service.told(one.id, number))[-1] == verb
     assert await service.told(one.id, 3) == ["pause", "resume", "cancel"]
     assert await service.told(run_id, 3) == ["pause", "resume", "cancel"]
+
+
+async def test_who_interrupts_a_run_interrupts_its_children(service: Service) -> None:
+    run_id, (call,) = await leader(service)
+    one = await child(service, run_id, call)
+    path = f"/v1/runs/{run_id}"
+    assert (await service.post(f"{path}/messages", {"content": "Stop", "delivery": "interrupt"})).status_code == 202
+    assert await service.told(one.id, 1) == ["message"]
+    assert (await service.post(f"{path}/signals/fire", {"urgency": "critical"})).status_code == 202
+    assert await service.told(one.id, 2) == ["message"] * 2
+    body = {"messages": [{"content": "Stop", "delivery": "interrupt"}]}
+    assert (await service.http.put(f"{path}/inbox", json=body)).status_code == 200
+    assert await service.told(one.id, 3) == ["message"] * 3
+    session_id = (await service.get(path)).json()["session_id"]
+    again = {**HELLO, "session_id": session_id, "on_conflict": "interrupt"}
+    assert (await service.post("/v1/runs", again)).status_code < 300
+    assert await service.told(one.id, 4) == ["message"] * 4
 
 
 async def test_a_forced_cancel_ends_the_family_and_its_workflows_without_a_worker(service: Service) -> None:

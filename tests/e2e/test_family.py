@@ -173,6 +173,30 @@ def test_a_message_ends_the_wait_for_a_child_and_the_child_goes_on(stack: Stack)
     stack.wait_for_end(run["id"])
 
 
+def test_an_interrupt_cuts_short_what_everybody_below_says(stack: Stack) -> None:
+    stack.close_gate("bees")
+    stack.close_gate("lead")
+    run = lead(stack, "lead-interrupted")
+    stack.wait_until(lambda: stack.held("bees") == 1, "the child talks")
+    stack.http.post(
+        f"/v1/runs/{run['id']}/messages", json={"content": "Not to Bob.", "delivery": "interrupt"}
+    ).raise_for_status()
+    (child,) = children(stack, run["id"])
+    stack.wait_until(lambda: types(stack.events(child["id"]))["model.started"] == 2, "the child speaks anew")
+    aborted = [event["data"]["reason"] for event in stack.events(child["id"]) if event["type"] == "model.aborted"]
+    assert aborted == ["interrupted"]
+    stack.open_gate("bees")
+    assert stack.wait_for_end(child["id"])["status"] == "completed"
+    said = stack.http.get(f"/v1/runs/{child['id']}/messages").raise_for_status().json()["data"]
+    texts = [block["text"] for message in said if message["role"] == "user" for block in message["content"]]
+    assert texts[0] == "a letter"
+    assert texts[1].startswith("[Perdure] The agent that you work for has been interrupted.")
+    assert texts[2] == "Not to Bob."
+    stack.open_gate("lead")
+    assert stack.wait_for_end(run["id"])["status"] == "completed"
+    told_well(stack, run["id"])
+
+
 def test_pause_holds_the_whole_family_and_resume_lets_it_go_on(stack: Stack) -> None:
     stack.close_gate("bees")
     run = lead(stack, "lead-slow")

@@ -16,6 +16,7 @@ from perdure.core.happenings import Order
 from perdure.core.state import TERMINAL, Failure, Json, Outcome, Usage
 from perdure.store.journal import Journal
 from perdure.store.rows import (
+    INBOX_WAITING_MAX,
     Awaits,
     FamilyCall,
     LedgerRow,
@@ -23,6 +24,7 @@ from perdure.store.rows import (
     NewChild,
     NewMessage,
     NewRun,
+    NewSignal,
     Origin,
     RunRow,
     Said,
@@ -486,6 +488,53 @@ async def test_orders_go_to_the_whole_family_but_to_those_that_are_detached(jour
     away = await spawned(journal, run, "c2", background=True, detached=True)
     assert await journal.give_family_order(run.id, Order(0, "pause")) == [run.id, child.id, grandchild.id]
     assert await journal.undelivered_orders(away.id, limit=9) == []
+
+
+async def test_an_interrupt_goes_to_the_whole_family_but_to_those_that_are_detached(journal: Journal) -> None:
+    run, child, grandchild = await three_generations(journal)
+    away = await spawned(journal, run, "c2", background=True, detached=True)
+    said = text("Stop")
+    async with journal.follow_interrupts(grandchild.id) as below, journal.follow_interrupts(away.id) as beside:
+        for follower in (below, beside):
+            while await follower.wait(0.2):  # whoever begins to listen may be woken once
+                pass
+        quiet = await journal.accept_message(run.id, NewMessage("msg_1", text("By the way"), "steer"))
+        assert quiet.told == ()
+        row = await journal.accept_message(run.id, NewMessage("msg_2", said, "interrupt"))
+        assert row.told == (child.id, grandchild.id)
+        assert await below.wait(5)
+        assert not await beside.wait(0.1)
+    for one in (child, grandchild):
+        (heard,) = await journal.list_inbox(one.id, waiting=True)
+        assert (heard.delivery, heard.content[1:]) == ("interrupt", said)
+        assert [order.verb for order in await journal.undelivered_orders(one.id, limit=9)] == ["message"]
+    again = await journal.accept_message(run.id, NewMessage("msg_2", said, "interrupt"))
+    assert again.number == row.number
+    assert len(await journal.list_inbox(child.id, waiting=True)) == 1, "a request that comes again says nothing new"
+    assert await journal.list_inbox(away.id, waiting=True) == []
+
+
+async def test_urgent_signals_and_the_agents_own_interrupts_reach_those_below_too(journal: Journal) -> None:
+    run, child, grandchild = await three_generations(journal)
+    await ask_for(journal, run.id, "c9", turn=2)
+    done = await journal.message_child(run.id, "c9", child.id, NewMessage("msg_1", text("Stop"), "interrupt"))
+    assert done.told == (child.id, grandchild.id)
+    row = await journal.send_signal(run.id, NewSignal("sig_1", "fire", None, "critical"))
+    assert (row.disposition, row.told) == ("interrupting", (child.id, grandchild.id))
+    (replaced,) = await journal.replace_inbox(run.id, [NewMessage("msg_3", text("No"), "interrupt")])
+    assert replaced.told == (child.id, grandchild.id)
+    assert len(await journal.list_inbox(grandchild.id, waiting=True)) == 3
+
+
+async def test_a_child_whose_inbox_is_full_is_not_interrupted_and_nobody_else_is_kept_from_it(journal: Journal) -> None:
+    run, child, grandchild = await three_generations(journal)
+    await journal.replace_inbox(child.id, [NewMessage(f"m{n}", text("x"), "enqueue") for n in range(INBOX_WAITING_MAX)])
+    row = await journal.accept_message(run.id, NewMessage("msg_1", text("Stop"), "interrupt"))
+    assert row.told == (grandchild.id,)
+    waiting = await journal.list_inbox(child.id, waiting=True)
+    assert (len(waiting), {one.delivery for one in waiting}) == (INBOX_WAITING_MAX, {"enqueue"})
+    await journal.withdraw_message(child.id, "m0")
+    assert (await journal.accept_message(child.id, NewMessage("y", text("y"), "steer"))).status == "accepted"
 
 
 async def test_the_end_of_a_child_is_recorded_once(journal: Journal) -> None:
