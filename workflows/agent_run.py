@@ -141,7 +141,7 @@ async def _until(at_ms: int, summary: str) -> None:
     """
     if at_ms - _now_ms() > _LONG_WAIT_MS:
         await workflow.sleep(timedelta(milliseconds=at_ms - _APPROACH_MS - _now_ms()), summary=summary)
-    if (left_ms := at_ms - _now_ms()) > 0:  # a recorded timer of one step, or a busy worker, is past it already
+    if (left_ms := at_ms - _now_ms()) > 0:  # a busy worker, or one that was away, is past it already
         await workflow.sleep(timedelta(milliseconds=left_ms), summary=summary)
 
 
