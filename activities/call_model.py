@@ -51,6 +51,7 @@ _BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)  # by attempt, when th
 _RESPONDED = TypeAdapter(ModelResponded)
 _RETRY_AFTER_SECONDS_MAX = 3_600.0  # a vendor that says later than this is tried again then
 _WRAP_UP_SECONDS_MAX = 30.0  # whoever ends a run does not wait longer for its last words
+_WRAP_UP_ATTEMPTS_MAX = 3  # of which none follows one that took its whole time
 _NEVER_BILLED = frozenset(
     {"auth", "bad_request", "context_exceeded", "rate_limited", "overloaded", "unknown_model", "transcript_broken"}
 )
@@ -263,13 +264,16 @@ class ModelCaller:
         self, order: CallModelInput, attempt: int, trouble: ModelTrouble, partial: Partial
     ) -> ApplicationError:
         """File the failed attempt, and say to Temporal whether and when there shall be another."""
-        again = trouble.retryable and attempt < self.attempts_max
         wait_seconds = min(
             trouble.retry_after_seconds
             if trouble.retry_after_seconds is not None
             else _BACKOFF_SECONDS[min(attempt, len(_BACKOFF_SECONDS)) - 1],
             _RETRY_AFTER_SECONDS_MAX,
         )
+        again = trouble.retryable and attempt < self.attempts_max
+        if order.wrap_up and again:
+            again = attempt < _WRAP_UP_ATTEMPTS_MAX and wait_seconds <= _WRAP_UP_SECONDS_MAX
+            again = again and trouble.code != "timeout"
         await self.journal.flush_live(order.run_id, order.key)
         await self.journal.fail_model_attempt(
             order.run_id,

@@ -88,10 +88,9 @@ async def _fork_point(assembly: Assembly, source: RunRow, body: ForkRun) -> tupl
     except NoSuchNumber as missing:
         message = f"there is no message to fork at: {missing}"
         raise field_problem("validation_failed", "/from_seq", message, kind="no_such_event") from None
-    last = await _message(assembly, source, number)
-    if content and last["role"] == "user":
+    if content and (await _message(assembly, source, number))["role"] == "user":
         number -= 1
-    elif not content and last["role"] == "assistant" and not _calls(last):
+    elif not content and await _ends_with_answer(assembly, source, number):
         message = f"message {number} is an answer, and nothing was said to it: give an input"
         raise field_problem("validation_failed", "/input", message, kind="missing")
     return Origin(source.id, number, body.from_seq), content
@@ -105,10 +104,18 @@ async def _last_good_step(assembly: Assembly, source: RunRow) -> tuple[Origin, l
     if source.status == "completed":
         detail = f"Run {source.id} is completed: say more in its session, or fork it."
         raise Problem("invalid_transition", detail)
-    last = await _message(assembly, source, source.last_number)
     note = GO_ON_NOTE.format(status=source.status, reason=source.stop_reason)
-    content: list[Block] = [{"type": "text", "text": note}] if last["role"] == "assistant" else []
+    answered = await _ends_with_answer(assembly, source, source.last_number)
+    content: list[Block] = [{"type": "text", "text": note}] if answered else []
     return Origin(source.id, source.last_number), content
+
+
+async def _ends_with_answer(assembly: Assembly, source: RunRow, number: int) -> bool:
+    """Whether what a model would be shown up to this message ends with words of its own. Results of calls are shown
+    where they were asked for (``core/transcript.py``), those too that came after the last words of a cancelled run."""
+    while (last := await _message(assembly, source, number))["role"] == "tool":
+        number -= 1
+    return last["role"] == "assistant" and not _calls(last)
 
 
 async def _message(assembly: Assembly, source: RunRow, number: int) -> Message:

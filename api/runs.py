@@ -33,7 +33,7 @@ from api.waiting import at_rest, preferred_wait, wait_until_at_rest
 from perdure.core.state import RunStatus
 from perdure.definitions import LimitsDefinition
 from perdure.store.rows import NewRun, Page, RunRow
-from perdure.store.trouble import NotFound, SliceTooLarge
+from perdure.store.trouble import NotFound, SlicesGiven, SliceTooLarge
 
 DEADLINE_DAYS_MAX = 400
 START_DAYS_MAX = 366
@@ -347,10 +347,13 @@ async def update_run(given: Given, run_id: str, body: PatchRun) -> Response:
             metadata=body.metadata,
             budget=budget,
             limits=limits,
-            deadline_ms=None if body.deadline is None else deadline_from(body.deadline, 0),
+            deadline_ms=None if body.deadline is None else deadline_from(body.deadline, 0, run.start_ms),
         )
     except SliceTooLarge as large:
         message = f"this budget is a part of that of its parent {large.parent_id}, which has not so much left to give"
         raise field_problem("budget_exhausted", f"/budget/{large.limit}", message) from None
+    except SlicesGiven as given_away:
+        message = "children at work may spend more than this leaves: lower their budgets first, or cancel them"
+        raise field_problem("budget_exhausted", f"/budget/{given_away.limit}", message) from None
     given.nudge(run_id)
     return JsonReply(await show_run(journal, changed))

@@ -55,6 +55,7 @@ _PASSING = {
     RPCStatusCode.DEADLINE_EXCEEDED,
     RPCStatusCode.CANCELLED,
     RPCStatusCode.RESOURCE_EXHAUSTED,
+    RPCStatusCode.UNKNOWN,  # a connection that breaks in the middle of a call
 }
 _SEARCH_TYPES = {
     name: IndexedValueType.Value(f"INDEXED_VALUE_TYPE_{type_.upper()}") for name, type_ in SEARCH_ATTRIBUTES.items()

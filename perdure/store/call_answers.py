@@ -53,12 +53,14 @@ def end_model(run: RunTransaction, call: Call, attempt: int | None, reason: str,
 def close_all(run: RunTransaction, reason: str) -> None:
     """The run ends now: nobody is asked anything any more, and nobody reports the end of what is open. What a
     model had said is void, what a tool may have done is unknown, what has not begun never will."""
-    cancel_asks(run, timers="run_ended")
+    waiting = {row.call_id for row in cancel_asks(run, timers="run_ended") if row.type in ("timer", "event")}
     for call in Call.open(run):
         if call.row["kind"] == "model":
             failure = Failure("cancelled", reason, attempts=call.row["attempts"])
             end_model(run, call, call.row["open_attempt"], "cancelled", failure)
             call.save()
+        elif call.key in waiting:
+            answer_call(run, call, ToolCommit("failed", f"{reason} while this call waited.", "cancelled"))
         elif call.row["status"] == "requested":
             answer_call(run, call, ToolCommit("failed", f"{reason} before this call began: it was not run.", "skipped"))
         else:

@@ -25,6 +25,10 @@ _OPEN = (
     .order_by(runs.c.no)
 )
 
+_AT_WORK = select(runs.c.slice).where(
+    runs.c.parent_run_id == bindparam("run_id"), runs.c.status.not_in(sorted(TERMINAL))
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Slice:
@@ -103,6 +107,26 @@ def resize_slice(parent: RunTransaction, child_id: str, call_id: str, held: Slic
         where = {"run_id": child_id, "new_slice": slice_text(amount, held.number + 1)}
         parent.connection.execute(_SET, where)
     return None
+
+
+def less_than_given(run: RunTransaction, wanted: Budget) -> str:
+    """The limit that would be lowered below what is spent and what children at work have been given, or that would be
+    new to children who were given no part of it; nothing, when all is well."""
+    slices = [row.slice for row in run.connection.execute(_AT_WORK, {"run_id": run.id})]
+    if not slices:
+        return ""
+    now, used, given = budget_of(run.budget_text) or Budget(), account_of(run.row).spent, Amount()
+    for held in filter(None, map(slice_from, slices)):
+        given = given.plus(held.amount)
+    for name, before, after, spent, out in (
+        ("max_cost_usd", now.max_cost_micros, wanted.max_cost_micros, used.cost_micros, given.cost_micros),
+        ("max_tokens", now.max_tokens, wanted.max_tokens, used.tokens, given.tokens),
+        ("max_output_tokens", now.max_output_tokens, wanted.max_output_tokens, used.output_tokens, given.output_tokens),
+    ):
+        lowered = after is not None and (before is None or after < before)
+        if lowered and (before is None or (out and spent + out > (after or 0))):
+            return name
+    return ""
 
 
 def _exceeds(actual: Amount, held: Amount) -> bool:

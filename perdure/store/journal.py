@@ -242,7 +242,8 @@ class Journal(Protocol):
     ) -> RunRow:
         """PATCH: what is given replaces what was there; appends run.updated. A budget, limits or deadline also
         make a ledger row ``limit`` (budget only) and an order ``limits`` with what the core must know. The budget of a
-        child is a part of its parent's, whose ledger holds the new one. RunOver, SliceTooLarge."""
+        child is a part of its parent's, whose ledger holds the new one. Nor is it lowered below what its own
+        children at work may spend. RunOver, SliceTooLarge, SlicesGiven."""
         ...
 
     # Schedules -------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from perdure.core.spec import Limits
 from perdure.core.state import Failure, Json
 from perdure.definitions import LimitsDefinition
 from perdure.store import events as say
-from perdure.store.child_ledger import resize_slice, slice_from, slice_text
+from perdure.store.child_ledger import less_than_given, resize_slice, slice_from, slice_text
 from perdure.store.json_text import dump, dump_map, load, load_map, plain
 from perdure.store.ledger_rows import account_of, budget_of, budget_text, write_limits
 from perdure.store.paging import page_of
@@ -22,7 +22,7 @@ from perdure.store.run_transaction import RunTransaction, new_id, now_ms, usage_
 from perdure.store.schema import messages, run_labels, runs, sessions
 from perdure.store.sql_forks import Place, answer_what_was_cut_off, place_for
 from perdure.store.sql_orders import add_order
-from perdure.store.trouble import NotFound, SliceTooLarge
+from perdure.store.trouble import NotFound, SlicesGiven, SliceTooLarge
 
 _input, _output = messages.alias("input"), messages.alias("output")
 SHOW_RUNS = (
@@ -211,6 +211,8 @@ def update_run(
     parent = RunTransaction(connection, parent_id, even_if_over=True) if parent_id is not None else None
     run = RunTransaction(connection, run_id)
     row = connection.execute(_SHOW_ONE, {"run_id": run.id}).mappings().one()
+    if budget and run.row["children"] and (limit := less_than_given(run, budget)):
+        raise SlicesGiven(run.id, limit)
     if budget and parent:
         _resize(run, parent, row, budget)
     if labels is not None:

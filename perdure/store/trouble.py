@@ -107,6 +107,14 @@ class SliceTooLarge(Exception):
         self.parent_id, self.limit = parent_id, limit
 
 
+class SlicesGiven(Exception):
+    """A limit cannot be lowered to less than what is spent and what children at work may spend of it."""
+
+    def __init__(self, run_id: str, limit: str) -> None:
+        super().__init__(f"the children of {run_id} that are at work may spend more of its {limit} than this")
+        self.limit = limit
+
+
 class NameTaken(Exception):
     """Another agent of the project has this name: an agent cannot be renamed to it."""
 

@@ -124,6 +124,9 @@ async def test_a_childs_budget_is_changed_within_its_parents(service: Service) -
     refused = await service.http.patch(path, json={"budget": {"max_cost_usd": "0.99"}})
     assert (refused.status_code, refused.json()["code"]) == (402, "budget_exhausted")
     assert refused.json()["errors"][0]["pointer"] == "/budget/max_cost_usd"
+    below = await service.http.patch(f"/v1/runs/{run_id}", json={"budget": {"max_cost_usd": "0.10"}})
+    assert (below.status_code, below.json()["code"]) == (402, "budget_exhausted")
+    assert "lower their budgets first" in below.json()["errors"][0]["message"]
     ledger = (await service.get(f"/v1/runs/{run_id}/ledger")).json()["data"]
     assert [line["kind"] for line in ledger if line["key"] == f"child-{call}"] == ["reserved", "released", "reserved"]
 

@@ -200,6 +200,27 @@ async def test_a_retry_after_last_words_tells_the_model_to_go_on(service: Servic
     assert retry["limits"]["max_turns"] == 9
 
 
+async def test_last_words_of_a_run_whose_call_was_open_are_an_answer_too(service: Service) -> None:
+    run = await service.new_run()
+    await service.started(run["id"])
+    await service.answered(run["id"], calls=1)
+    await service.answered(run["id"], "I got so far.", turn=2)
+    await end(service, run["id"], "cancelled")
+    assert [role for role, _ in await transcript(service, run["session_id"])] == [
+        "user",
+        "assistant",
+        "assistant",
+        "tool",
+    ]
+    body = {"from_seq": (await seqs(service, run["id"]))[-1]}
+    refused = await service.post(f"/v1/runs/{run['id']}/fork", body)
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/input")
+    assert (await service.post(f"/v1/runs/{run['id']}/retry", {})).status_code == 201
+    said = await transcript(service, run["session_id"])
+    assert said[-1][0] == "user"
+    assert "ended cancelled" in said[-1][1]
+
+
 async def test_what_goes_on_or_is_done_or_was_overtaken_is_not_retried(service: Service) -> None:
     running, done = await service.new_run(), await service.completed_run()
     overtaken = await failed_run(service)

@@ -145,3 +145,17 @@ def test_a_thousand_messages_at_once_are_all_applied_or_returned(stack: Stack) -
     assert told["inbox.accepted"] == 1_020
     assert told["inbox.applied"] + told["inbox.returned"] == 1_020
     assert told["inbox.applied"] >= 1_000
+
+
+def test_last_words_that_do_not_come_in_time_are_not_waited_for_again(stack: Stack) -> None:
+    stack.close_gate("breath")
+    run_id = str(stack.post_run("scripted/speechless", ["sleep"], limits={"turn_timeout_seconds": 1})["id"])
+    stack.wait_until(lambda: stack.run(run_id)["status"] == "waiting", "the run sleeps")
+    stack.http.post(f"/v1/runs/{run_id}/cancel", json={"reason": "enough"}).raise_for_status()
+    ended = stack.wait_for_end(run_id)
+    stack.open_gate("breath")
+    assert (ended["status"], ended["stop_reason"]) == ("cancelled", "enough")
+    events = stack.events(run_id)
+    assert types(events)["model.started"] == 2, "the turn and one attempt at the last word"
+    failed = [event["data"] for event in events if event["type"] == "tool.failed"]
+    assert [(data["code"], "waited" in data["message"]) for data in failed] == [("cancelled", True)]

@@ -31,7 +31,7 @@ from perdure.store.rows import (
     ToolCommit,
 )
 from perdure.store.sql_family import TREE_RUNS_MAX
-from perdure.store.trouble import InvalidCursor, RunOver, SliceTooLarge
+from perdure.store.trouble import InvalidCursor, RunOver, SlicesGiven, SliceTooLarge
 from tests.store.conftest import Open
 from tests.store.runs import AGENT, FAR, all_events, asks, begin, new_run, price, said, text, types
 
@@ -396,6 +396,27 @@ async def test_a_childs_budget_is_raised_out_of_its_parents(journal: Journal) ->
     assert (await journal.get_run(child.id)).budget == Budget(max_cost_micros=30_000)
     await finish(journal, child.id)
     assert (await journal.get_run(run.id)).account.reserved == Amount()
+
+
+async def test_a_parents_limit_is_not_lowered_below_what_its_children_may_spend(journal: Journal) -> None:
+    run = await parent_of(journal, "c1", "c2", budget=Budget(max_cost_micros=100_000))
+    child = await spawned(journal, run, "c1", wanted=Budget(max_cost_micros=20_000))
+    spent = (await journal.get_run(run.id)).account.spent.cost_micros
+    with pytest.raises(SlicesGiven):
+        await journal.update_run(run.id, budget=Budget(max_cost_micros=spent + 19_999))
+    with pytest.raises(SlicesGiven):
+        await journal.update_run(run.id, budget=Budget(max_cost_micros=100_000, max_tokens=10**9))
+    assert (await journal.get_run(run.id)).budget == Budget(max_cost_micros=100_000), "nothing is half done"
+    await journal.update_run(run.id, budget=Budget(max_cost_micros=spent + 20_000))
+    await journal.update_run(child.id, budget=Budget(max_cost_micros=5_000))
+    await journal.update_run(run.id, budget=Budget(max_cost_micros=spent + 5_000))
+    await journal.update_run(run.id, budget=Budget(max_cost_micros=spent + 30_000))
+    await finish(journal, child.id)
+    await journal.update_run(run.id, budget=Budget(max_cost_micros=1, max_tokens=1))
+    free = await parent_of(journal, "c1")
+    await spawned(journal, free, "c1")
+    with pytest.raises(SlicesGiven):
+        await journal.update_run(free.id, budget=Budget(max_cost_micros=10**9))
 
 
 async def test_what_a_child_overspends_is_flagged_on_its_parent(journal: Journal) -> None:
