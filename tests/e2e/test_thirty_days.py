@@ -172,6 +172,4 @@ def test_an_approval_that_nobody_gives_for_weeks_is_denied_on_its_day(
     assert stack.http.get(f"/v1/approvals/{approval['id']}").json()["status"] == "expired"
     late = stack.http.post(f"/v1/approvals/{approval['id']}/decide", json={"decision": "approve"})
     assert (late.status_code, late.json()["code"]) == (409, "approval_expired")
-    histories = executions(stack, run_id)
-    assert timedelta(days=in_all) <= lived(histories) < timedelta(days=in_all, hours=1)
-    assert min(timers(histories)) <= timedelta(seconds=2), "the last step of a long wait has a timer of its own"
+    assert timedelta(days=in_all) <= lived(executions(stack, run_id)) < timedelta(days=in_all, hours=1)

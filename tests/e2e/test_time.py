@@ -3,6 +3,7 @@ and whoever has something to say need not wait for it."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from temporalio.client import Client
 
 from perdure.dev_server import start_dev_server
 from tests.e2e.stack import Stack
@@ -75,6 +77,23 @@ def test_a_run_sleeps_and_wakes_when_it_said(stack: Stack) -> None:
     assert started["data"]["reason"] == "the market opens"
     assert 0 <= at(fired) * 1_000 - started["data"]["until_ms"] < 1_500
     assert stack.http.get(f"/v1/runs/{run_id}/timers?status=fired").json()["data"][0]["ended_by"] is None
+
+
+def test_a_long_wait_is_set_anew_just_before_its_end(stack: Stack) -> None:
+    run_id = start(stack, "sleeper", {"for_seconds": 11})
+    asleep(stack, run_id)
+    assert result(stack, run_id)["woken"] is False
+
+    async def set_to() -> list[float]:
+        client = await Client.connect(stack.temporal.address)
+        history = await client.get_workflow_handle(run_id).fetch_history()
+        started = [one for one in history.events if one.HasField("timer_started_event_attributes")]
+        return [one.timer_started_event_attributes.start_to_fire_timeout.ToMilliseconds() / 1_000 for one in started]
+
+    whole_run, far, near, *_ = asyncio.run(set_to())
+    assert whole_run > 11
+    assert 8 < far <= 9
+    assert 0 < near <= 2
 
 
 def test_a_run_sleeps_until_a_local_time(stack: Stack) -> None:
