@@ -93,6 +93,8 @@ class ModelCaller:
                 assert begun.grant is not None, "an attempt that has begun has its money"
                 self.reached("model.before_call", order.key)
                 partial = Partial()
+                if begun.lost_attempt is not None and await self._came_while_lost(order):
+                    raise await finished(self._interrupted(order, model, begun.attempt, partial, billed=False))
                 try:
                     if begun.attempt > self.attempts_max:
                         raise ModelTrouble(
@@ -145,7 +147,7 @@ class ModelCaller:
         if order.wrap_up:
             now = await self.journal.get_run(order.run_id)
             return last_view(messages, definition["instructions"], now.budget, now.account, terms)
-        exact = await self.transcripts.exact(order.run_id)
+        exact = self.transcripts.exact(run)
         tools = self.transcripts.toolbox(run, self.toolbox).describe()
         return None, ask_for(messages, exact, definition["instructions"], tools, order, terms)
 
@@ -161,7 +163,7 @@ class ModelCaller:
         request = ModelRequest(
             model=model,
             instructions=run.definition["instructions"],
-            transcript=view or await self._shown(run, order),
+            transcript=view or await self._shown(run, order, begun.newest),
             tools=[] if order.wrap_up else self.transcripts.toolbox(run, self.toolbox).describe(),
             settings=settings,
             request_key=f"{order.run_id}:{order.key}",
@@ -183,8 +185,8 @@ class ModelCaller:
             raise ModelTrouble("timeout", f"no whole answer within {timeout_seconds:g} s") from late
         raise ModelTrouble("truncated_stream", "the stream ended without an answer")
 
-    async def _shown(self, run: RunRow, order: CallModelInput) -> list[Message]:
-        messages = await self.transcripts.messages(run.session_id)
+    async def _shown(self, run: RunRow, order: CallModelInput, newest: int) -> list[Message]:
+        messages = await self.transcripts.messages(run.session_id, newest)
         view = repaired(messages)
         await self.repairs.look_at(run.id, messages, view)
         return with_note(view, order)
@@ -253,10 +255,21 @@ class ModelCaller:
         waiting = await self.journal.list_inbox(order.run_id, waiting=True)
         return [message.number for message in waiting if message.delivery == "interrupt"]
 
-    async def _interrupted(self, order: CallModelInput, model: str, attempt: int, partial: Partial) -> ApplicationError:
+    async def _came_while_lost(self, order: CallModelInput) -> bool:
+        """Whether an interrupt waits that came while the call had no worker: nothing need be asked then."""
+        with suppress(JournalTrouble):
+            return await self._is_interrupted(order)
+        return False
+
+    async def _interrupted(
+        self, order: CallModelInput, model: str, attempt: int, partial: Partial, *, billed: bool = True
+    ) -> ApplicationError:
         """Keep what was said so far, marked, and tell the run that the call is over."""
         await self.journal.flush_live(order.run_id, order.key)
-        await filed(lambda: self.journal.interrupt_model(order.run_id, order.key, attempt, partial.content(), model))
+        content = partial.content()
+        await filed(
+            lambda: self.journal.interrupt_model(order.run_id, order.key, attempt, content, model, billed=billed)
+        )
         numbers = await self._interrupting(order)
         return benign("a message interrupted the call", numbers, type_=INTERRUPTED)
 

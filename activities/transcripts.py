@@ -40,8 +40,9 @@ class Transcripts:
         stale."""
         known = self._runs.get(run_id)
         if known is None or known.transfers < transfers:
-            self._exact.pop(run_id, None)  # it counted other instructions and tools
-            self._runs[run_id] = await self._journal.get_run(run_id)
+            run = self._runs[run_id] = await self._journal.get_run(run_id)
+            # What was known counted other instructions and tools.
+            self._exact[run_id] = Exact(run.exact_tokens, run.exact_number) if run.exact_tokens is not None else None
             if len(self._runs) > RUNS_MAX:
                 oldest, _ = self._runs.popitem(last=False)
                 self._toolboxes.pop(oldest, None)
@@ -55,13 +56,9 @@ class Transcripts:
             known = self._toolboxes[run.id] = (run, run_toolbox(toolbox, run.definition))
         return known[1]
 
-    async def exact(self, run_id: str) -> Exact | None:
-        """How large the transcript was when a vendor counted it last."""
-        if run_id not in self._exact:
-            run = await self._journal.get_run(run_id)
-            known = run.exact_tokens is not None
-            self._exact[run_id] = Exact(run.exact_tokens or 0, run.exact_number) if known else None
-        return self._exact[run_id]
+    def exact(self, run: RunRow) -> Exact | None:
+        """How large the transcript was when a vendor counted it last, of a run that was got here."""
+        return self._exact.get(run.id)
 
     def count(self, run: RunRow, exact: Exact) -> None:
         """Unless another agent has taken over since."""
@@ -84,9 +81,12 @@ class Transcripts:
         """The spooled results of a session; nothing is read before somebody asks."""
         return SessionBlobs(self, self._journal, session_id)
 
-    async def messages(self, session_id: str) -> list[Message]:
-        """The whole transcript, by number. The list must not be changed."""
+    async def messages(self, session_id: str, newest: int | None = None) -> list[Message]:
+        """The whole transcript, by number; who knows the ``newest`` number spares a read where that is here. The list
+        must not be changed."""
         known = self._sessions.get(session_id, [])
+        if known and known[-1]["number"] == newest:
+            return known
         new = await self._journal.list_messages(session_id, after=known[-1]["number"] if known else 0)
         self._sessions[session_id] = messages = [*known, *new]
         self._sessions.move_to_end(session_id)

@@ -10,7 +10,7 @@ from perdure.store import events as say
 from perdure.store.ask_rows import cancel_asks
 from perdure.store.call_rows import Call
 from perdure.store.json_text import dump
-from perdure.store.ledger_rows import settle_assumed
+from perdure.store.ledger_rows import release, settle_assumed
 from perdure.store.rows import CallRow, ToolCommit
 from perdure.store.run_transaction import RunTransaction
 
@@ -42,11 +42,16 @@ def answer_call(run: RunTransaction, call: Call, commit: ToolCommit, *, by: str 
     return shown
 
 
-def end_model(run: RunTransaction, call: Call, attempt: int | None, reason: str, failure: Failure) -> None:
+def end_model(
+    run: RunTransaction, call: Call, attempt: int | None, reason: str, failure: Failure, *, billed: bool = True
+) -> None:
     """A model call ends without an answer; what its open attempt may have cost is spent."""
     if attempt is not None:
         run.append_once(say.model_aborted(call.key, attempt, reason))
-        settle_assumed(run, call, attempt)
+        if billed:
+            settle_assumed(run, call, attempt)
+        else:
+            release(run, call, attempt)
     call.end(attempt, "failed", error=dump(say.failure_data(failure)))
 
 

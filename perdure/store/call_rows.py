@@ -52,6 +52,7 @@ class Call:
         self.run = run
         self.row = row
         self._stored = stored
+        self._asked: Json = None  # the arguments as the model sent them, once they were looked up
 
     @classmethod
     def new(cls, run: RunTransaction, row: dict[str, Any]) -> Call:
@@ -136,10 +137,12 @@ class Call:
             return load(self.row["arguments"])  # type: ignore[no-any-return]
         if self.row["asked_number"] is None:
             return None
-        found = self.run.connection.execute(
-            _ASKED, {"session": self.run.session_no, "number": self.row["asked_number"]}
-        ).scalar_one()
-        return arguments_in(load(found), self.row["asked_index"])
+        if self._asked is None:
+            found = self.run.connection.execute(
+                _ASKED, {"session": self.run.session_no, "number": self.row["asked_number"]}
+            ).scalar_one()
+            self._asked = arguments_in(load(found), self.row["asked_index"])
+        return self._asked
 
 
 def add_calls(run: RunTransaction, rows: Sequence[dict[str, Any]]) -> None:

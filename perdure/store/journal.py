@@ -596,10 +596,13 @@ class Journal(Protocol):
         when the vendor may have ``billed`` the attempt, else released."""
         ...
 
-    async def interrupt_model(self, run_id: str, key: str, attempt: int, content: Sequence[Block], model: str) -> None:
+    async def interrupt_model(
+        self, run_id: str, key: str, attempt: int, content: Sequence[Block], model: str, *, billed: bool = True
+    ) -> None:
         """A message cut the attempt short: what was said so far becomes an assistant message with the stop
         reason ``interrupted`` (when there is any), the call ends as failed with the code ``interrupted``,
-        model.aborted {reason: interrupted}; the reservation is spent (assumed)."""
+        model.aborted {reason: interrupted}; the reservation is spent (assumed), or released if the attempt has
+        certainly not been ``billed``."""
         ...
 
     async def begin_tool(

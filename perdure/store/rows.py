@@ -243,7 +243,8 @@ class CallRow:
 class Begun:
     """``ended`` is the call when it has ended before (take its outcome, act no more). Otherwise
     ``attempt`` is this attempt's number, from 1, and ``lost_attempt`` the earlier one that began and
-    never ended: its worker is gone. Of a model call, ``grant`` is what was reserved for the attempt;
+    never ended: its worker is gone. Of a model call, ``grant`` is what was reserved for the attempt, ``newest`` the
+    number of the newest message that it shall see;
     ``reached`` names the limit that cannot pay for it, ``nothing_new`` says that there is nothing to answer:
     no attempt was taken then. Of a tool call, ``tries`` counts the attempts since its beginning or since the
     newest order to run it again; no attempt was taken when it has had all of them (``given_up``), or when a person
@@ -254,6 +255,7 @@ class Begun:
     lost_attempt: int | None = None
     call: CallRow | None = None
     grant: Grant | None = None
+    newest: int = 0
     reached: str = ""
     nothing_new: bool = False
     tries: int = 0

@@ -30,7 +30,10 @@ _MUTABLE = (
     "waiting_messages", "buffered_signals", "exact_tokens", "exact_number", "children", "recovering",
     "workflow_started", "last_progress_ms", "started_ms", "completed_ms",
 )  # fmt: skip
-_CONSTANT = ("no", "id", "project_id", "session_no", "requested_by", "budget", "parent_run_id")
+_CONSTANT = (
+    "no", "id", "project_id", "session_no", "requested_by", "budget", "parent_run_id", "parent_call_id", "detached",
+    "slice",
+)  # fmt: skip
 
 _TAKE = (
     select(*(runs.c[name] for name in (*_CONSTANT, *_MUTABLE)))
@@ -101,6 +104,9 @@ class RunTransaction:
         self.requested_by: str | None = row["requested_by"]
         self.budget_text: str | None = row["budget"]
         self.parent_run_id: str | None = row["parent_run_id"]
+        self.parent_call_id: str | None = row["parent_call_id"]
+        self.detached = bool(row["detached"])
+        self.slice_text: str | None = row["slice"]
         self.interrupts = False  # set it when those who follow interrupts have something to hear
         self.row: dict[str, Json] = {name: row[name] for name in _MUTABLE}
         self.now_ms = max(now_ms(), row["last_progress_ms"])

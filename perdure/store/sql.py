@@ -116,7 +116,7 @@ class SqlJournal(OutsideMethods, KeepingMethods, SchedulingMethods, FamilyMethod
         return await self._write(new.run_id, lambda c: sql_runs.create_run(c, new))
 
     async def get_run(self, run_id: str, project_id: str | None = None) -> RunRow:
-        return await self._database.read(lambda c: sql_runs.get_run(c, run_id, project_id))
+        return await self._database.read(lambda c: sql_runs.get_run(c, run_id, project_id), brief=True)
 
     async def list_runs(
         self,
@@ -201,7 +201,7 @@ class SqlJournal(OutsideMethods, KeepingMethods, SchedulingMethods, FamilyMethod
         return await self._database.read(lambda c: sql_reading.list_calls(c, self._place(c, run_id), after, limit))
 
     async def get_call(self, run_id: str, key: str) -> CallRow:
-        return await self._database.read(lambda c: sql_reading.get_call(c, self._place(c, run_id), key))
+        return await self._database.read(lambda c: sql_reading.get_call(c, self._place(c, run_id), key), brief=True)
 
     def follow(self, run_id: str) -> AbstractAsyncContextManager[Follower]:
         return self._follow(run_id)
@@ -247,8 +247,10 @@ class SqlJournal(OutsideMethods, KeepingMethods, SchedulingMethods, FamilyMethod
             run_id, lambda c: sql_calls.fail_model_attempt(c, run_id, key, attempt, failure, retry_in_seconds, billed)
         )
 
-    async def interrupt_model(self, run_id: str, key: str, attempt: int, content: Sequence[Block], model: str) -> None:
-        await self._write(run_id, lambda c: sql_calls.interrupt_model(c, run_id, key, attempt, content, model))
+    async def interrupt_model(
+        self, run_id: str, key: str, attempt: int, content: Sequence[Block], model: str, *, billed: bool = True
+    ) -> None:
+        await self._write(run_id, lambda c: sql_calls.interrupt_model(c, run_id, key, attempt, content, model, billed))
 
     async def begin_tool(
         self,

@@ -130,7 +130,9 @@ def _begin(
     money.keep(run, call, grant, wants)
     run.append(say.model_started(key, turn, model, begun.attempt))
     call.save()
-    return Begun(begun.attempt, lost_attempt=lost, call=call.shown(), grant=grant)
+    newest = run.row["last_number"]
+    assert isinstance(newest, int)
+    return Begun(begun.attempt, lost_attempt=lost, call=call.shown(), grant=grant, newest=newest)
 
 
 def commit_model(connection: Connection, run_id: str, key: str, attempt: int, commit: ModelCommit) -> CallRow:
@@ -242,7 +244,7 @@ def fail_model_attempt(
 
 
 def interrupt_model(
-    connection: Connection, run_id: str, key: str, attempt: int, content: Sequence[Block], model: str
+    connection: Connection, run_id: str, key: str, attempt: int, content: Sequence[Block], model: str, billed: bool
 ) -> None:
     run = RunTransaction(connection, run_id)
     call = Call.get(run, key)
@@ -253,7 +255,7 @@ def interrupt_model(
         number = run.add_message("assistant", content, producer=model, stop_reason="interrupted")
         run.row["output_number"] = number
     failure = Failure("interrupted", "a message interrupted the call", attempts=attempt)
-    end_model(run, call, attempt, "interrupted", failure)
+    end_model(run, call, attempt, "interrupted", failure, billed=billed)
     call.row["message_number"] = number
     run.count("turns")
     call.recovered(attempt)

@@ -38,7 +38,6 @@ from perdure.store.sql_signals import return_signals
 from perdure.store.trouble import RunOver
 
 _PARENT = select(runs.c.parent_run_id).where(runs.c.id == bindparam("run_id"))
-_AS_CHILD = select(runs.c.parent_call_id, runs.c.detached, runs.c.slice).where(runs.c.no == bindparam("run"))
 _SAY = update(runs).where(runs.c.no == bindparam("run")).values(said=bindparam("new_said"))
 _LEAVE = update(runs).where(runs.c.no == bindparam("run")).values(workflow_left=True)
 _LAST_REACHED = (
@@ -111,10 +110,12 @@ def end_run(
     family = take_family(run)
     by_id = {one.id: one for one in (run, *family)}
     for one in reversed(family):  # children before their parents
+        above = by_id[str(one.parent_run_id)]
         _end(one, "with-parent", _WITH_ITS_PARENT, "The run that this one belongs to ended")
-        _settle(one, by_id[str(one.parent_run_id)])
+        _settle(one, above)
         leave_workflow(one)
         one.save()
+        _show(one, above, _WITH_ITS_PARENT)
     _end(run, key, outcome, words)
     if parent:
         _settle(run, parent)
@@ -152,29 +153,39 @@ def _reached_limit(run: RunTransaction) -> str | None:
 
 def _settle(run: RunTransaction, parent: RunTransaction) -> None:
     """What the child has spent is spent by its parent. A parent that is over has counted the whole slice before."""
-    row = run.connection.execute(_AS_CHILD, {"run": run.no}).one()
-    held = slice_from(row.slice)
+    held = slice_from(run.slice_text)
     if held and not parent.over:
-        settle_slice(parent, row.parent_call_id, held, account_of(run.row).spent)
+        settle_slice(parent, _call_of(run), held, account_of(run.row).spent)
 
 
 def _tell(run: RunTransaction, parent: RunTransaction, outcome: Outcome) -> None:
     """The child's end is the result of the call that waits for it, or else a message."""
-    row = run.connection.execute(_AS_CHILD, {"run": run.no}).one()
-    (child,) = children_named(parent.connection, parent.id, [run.id])
-    parent.append_once(say.child_ended(row.parent_call_id, run.id, child.agent, outcome, child.text, run.usage))
-    if not row.detached:
-        add_order(parent, Order(0, "child_ended", call_id=row.parent_call_id))
+    child = _show(run, parent, outcome)
+    if not run.detached:
+        add_order(parent, Order(0, "child_ended", call_id=_call_of(run)))
     waits = open_waits_for(parent, run.id)
     for wait in waits:
-        _answer_if_settled(parent, wait)
+        _answer_if_settled(parent, wait, child)
     if not waits:
         _leave_word(parent, child)
 
 
-def _answer_if_settled(parent: RunTransaction, wait: AskRow) -> None:
+def _show(run: RunTransaction, parent: RunTransaction, outcome: Outcome) -> Child:
+    """The end among the parent's events."""
+    (child,) = children_named(parent.connection, parent.id, [run.id])
+    parent.append_once(say.child_ended(_call_of(run), run.id, child.agent, outcome, child.text, run.usage))
+    return child
+
+
+def _call_of(child: RunTransaction) -> str:
+    assert child.parent_call_id is not None, "a child was started by a call"
+    return child.parent_call_id
+
+
+def _answer_if_settled(parent: RunTransaction, wait: AskRow, ended: Child) -> None:
     assert wait.awaits is not None, "who waits for children says for which"
-    children = children_named(parent.connection, parent.id, wait.awaits.ids)
+    ids = wait.awaits.ids
+    children = [ended] if ids == (ended.id,) else children_named(parent.connection, parent.id, ids)
     if not is_settled(wait.awaits, children):
         return
     close_ask(parent, wait, "answered")

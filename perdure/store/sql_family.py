@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, func, select
+from sqlalchemy import Connection, Row, and_, bindparam, func, select
 
 from perdure.core.budget import Account, Amount, Budget, Reached, left_to_give, reserve, slice_of
 from perdure.core.happenings import AskSettled, Order
@@ -79,23 +80,21 @@ def spawn(
 ) -> FamilyCall:
     run, call = begin_call(connection, run_id, call_id, outbox)
     child = _child_of_call(run, call)
-    if not call.ended:
-        if child is None:
-            held = run.connection.execute(_HELD, {"run": run.no}).one_or_none()
-            born = _refused(run, new, held.verb if held else "") or _bear(run, call, new)
-            if isinstance(born, tuple):
-                return answered(run, call, failed(*born))
-            child = born
-            if held and held.verb == "pause":
-                held_child = RunTransaction(connection, child.id)
-                add_order(held_child, Order(0, "pause", reason=load(held.body or "{}").get("reason", "")))
-                held_child.save()
-        if child.background:
-            told: dict[str, Json] = {"id": child.id, "agent": child.definition["name"], "status": "running"}
-            return replace(answered(run, call, ToolCommit("completed", dump(told))), child=child)
-        return replace(_wait(run, call, Awaits((child.id,), single=True), child.deadline_ms + GRACE_MS), child=child)
-    run.save()
-    return FamilyCall(call.shown(), child=child)
+    if call.ended:
+        run.save()
+        return FamilyCall(call.shown(), child=child)
+    newborn = child is None
+    if child is None:
+        born = _born(run, call, new)
+        if isinstance(born, tuple):
+            return answered(run, call, failed(*born))
+        child = born
+    if child.background:
+        told: dict[str, Json] = {"id": child.id, "agent": child.definition["name"], "status": "running"}
+        return replace(answered(run, call, ToolCommit("completed", dump(told))), child=child)
+    awaits, expires_ms = Awaits((child.id,), single=True), child.deadline_ms + GRACE_MS
+    wait = _begin_wait if newborn else _wait  # a child that was just born has not ended, and nobody waits for it yet
+    return replace(wait(run, call, awaits, expires_ms), child=child)
 
 
 def await_children(
@@ -215,10 +214,16 @@ def _wait(run: RunTransaction, call: Call, awaits: Awaits, expires_ms: int) -> F
         return answered(run, call, one_result(children[0]) if awaits.single else many_result(children, timed_out=False))
     found = next((row for row in open_asks_of(run, call.key) if row.type == "children"), None)
     if found is None:
-        shown, sha256 = call.shown(), call.row["args_sha256"] or ""
-        found = ask(run, NewAsk("children", call.key, shown.name, sha256, expires_ms, awaits=awaits), shown.arguments)
+        return _begin_wait(run, call, awaits, expires_ms)
     run.save()
     return FamilyCall(call.shown(), expires_ms=found.expires_ms)
+
+
+def _begin_wait(run: RunTransaction, call: Call, awaits: Awaits, expires_ms: int) -> FamilyCall:
+    shown, sha256 = call.shown(), call.row["args_sha256"] or ""
+    ask(run, NewAsk("children", call.key, shown.name, sha256, expires_ms, awaits=awaits), shown.arguments)
+    run.save()
+    return FamilyCall(shown, expires_ms=expires_ms)
 
 
 def answered(run: RunTransaction, call: Call, commit: ToolCommit) -> FamilyCall:
@@ -258,13 +263,26 @@ def _child_of_call(run: RunTransaction, call: Call) -> RunRow | None:
 # Whether there shall be a child, and what it may have ----------------------------------------------------
 
 
-def _refused(run: RunTransaction, new: NewChild, held: str) -> Refusal | None:
-    """Read top to bottom: the first line that applies wins."""
+def _born(run: RunTransaction, call: Call, new: NewChild) -> RunRow | Refusal:
+    """A child, held back if its parent is."""
     place = run.connection.execute(_PLACE, {"run": run.no}).one()
+    held = run.connection.execute(_HELD, {"run": run.no}).one_or_none()
+    born = _refused(run, new, place, held.verb if held else "") or _bear(run, call, new, place)
+    if held and held.verb == "pause" and not isinstance(born, tuple):
+        held_child = RunTransaction(run.connection, born.id)
+        add_order(held_child, Order(0, "pause", reason=load(held.body or "{}").get("reason", "")))
+        held_child.save()
+    return born
+
+
+def _refused(run: RunTransaction, new: NewChild, place: Row[Any, Any, Any], held: str) -> Refusal | None:
+    """Read top to bottom: the first line that applies wins."""
     limits = family_limits(load(place.limits))
     started = run.row["children"]
     assert isinstance(started, int)
-    living = sum(not over for _, over in child_ids(run.connection, run.id)) if started else 0
+    living = started  # at most: they are counted only where that could be too many
+    if living >= limits["max_running_children"]:
+        living = sum(not over for _, over in child_ids(run.connection, run.id))
     if held == "cancel":
         return "skipped", "not started: this run is being cancelled"
     if place.depth + 1 > limits["max_depth"]:
@@ -296,16 +314,13 @@ def _is_cycle(run: RunTransaction, new: NewChild) -> bool:
     return False
 
 
-def _bear(run: RunTransaction, call: Call, new: NewChild) -> RunRow | Refusal:
+def _bear(run: RunTransaction, call: Call, new: NewChild, place: Row[Any, Any, Any]) -> RunRow | Refusal:
     """The child's row, what it costs its parent, and the event."""
     sliced = _slice(run, new)
     if isinstance(sliced, tuple):
         return sliced
     budget, held = sliced.budget, sliced.held
-    place = run.connection.execute(_PLACE, {"run": run.no}).one()
-    parentage = Parentage(
-        run.id, call.key, place.root_run_id, place.depth + 1, new.background, new.detached, held
-    )  # fmt: skip
+    parentage = Parentage(run.id, call.key, place.root_run_id, place.depth + 1, new.background, new.detached, held)
     limits = narrowed_limits(new.run.limits, load(place.limits))
     child = create_run(run.connection, replace(new.run, budget=budget, parent=parentage, limits=limits))
     if held is not None:

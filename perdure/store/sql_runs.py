@@ -59,9 +59,7 @@ _SILENT = (
 _WORKFLOW_STARTED = update(runs).where(runs.c.id == bindparam("run_id")).values(workflow_started=True)
 _PARENT = select(runs.c.parent_run_id).where(runs.c.id == bindparam("run_id"))
 _ADD_RUN = insert(runs)
-_INPUT = (
-    update(runs).where(runs.c.no == bindparam("run")).values(input_number=bindparam("number"), input_session_no=None)
-)
+_INPUT = update(runs).where(runs.c.no == bindparam("run")).values(input_number=bindparam("number"))
 _ADD_LABELS = insert(run_labels)
 _PATCH = (
     update(runs)
@@ -90,7 +88,8 @@ def create_run(connection: Connection, new: NewRun) -> RunRow:
         answer_what_was_cut_off(run, place.session_id, place.last_number)
     if new.input:
         number = run.add_message("user", new.input)
-        connection.execute(_INPUT, {"run": no, "number": number})
+        if number != row["input_number"]:  # it stands after results that were made up
+            connection.execute(_INPUT, {"run": no, "number": number})
     if new.start_ms is None:  # a run that starts later is queued then
         run.append(say.queued())
     if new.budget:

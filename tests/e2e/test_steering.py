@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
 
+from perdure.content import Block
+from perdure.store.rows import NewMessage
+from perdure.store.sql import open_journal
+from tests.e2e.ledgers import ledger
 from tests.e2e.stack import Stack
 from tests.e2e.story import effects, told_well, types
 
@@ -39,6 +44,36 @@ def test_an_interrupt_ends_the_model_call_within_a_second_and_keeps_what_was_sai
     assert messages[1]["content"][0]["text"].startswith("I talk and talk. ")
     told = types(stack.events(run_id))
     assert (told["inbox.accepted"], told["inbox.applied"], told["inbox.returned"]) == (1, 1, 0)
+
+
+def test_an_interrupt_that_came_while_the_worker_was_dead_spares_the_call_that_was_lost(
+    build: Callable[..., Stack],
+) -> None:
+    stack = build().start()
+    run_id = talking(stack)
+    stack.kill("worker")
+    stack.kill("api")
+    asyncio.run(_as_an_api_that_died_at_once(stack, run_id))
+    stack.spawn("worker", "-m", "worker")
+    stack.wait_until(lambda: "model-2" in stack.bill(run_id), "the message is answered, though Temporal knows nothing")
+    stack.spawn("api", "-m", "api")
+    stack.wait_until(lambda: stack._answers(f"{stack.api_url}/healthz"), "the API answers")
+    stack.open_gate("listener")
+    assert stack.wait_for_end(run_id)["status"] == "completed"
+    assert stack.bill(run_id)["model-1"]["asked"] == 1, "the lost call is not asked again"
+    lines = [(line["kind"], line["attempt"]) for line in ledger(stack, run_id) if line["key"] == "model-1"]
+    assert lines == [("reserved", 1), ("settled", 1), ("reserved", 2), ("released", 2)], "nor paid for"
+    told_well(stack, run_id)
+
+
+async def _as_an_api_that_died_at_once(stack: Stack, run_id: str) -> None:
+    """A message that was accepted, and of which nobody was told."""
+    journal = await open_journal(f"sqlite:///{stack.home / 'journal.db'}", stack.home / "blobs")
+    try:
+        said: list[Block] = [{"type": "text", "text": "Stop, something else."}]
+        await journal.accept_message(run_id, NewMessage("msg_late", said, "interrupt"))
+    finally:
+        await journal.close()
 
 
 def test_a_steering_message_skips_what_has_not_begun(stack: Stack) -> None:

@@ -469,6 +469,9 @@ async def test_a_run_that_ends_takes_all_below_along_in_one_transaction(journal:
     assert set(await journal.left_workflows(limit=10)) == {child.id, grandchild.id}
     await journal.workflows_heard([child.id, grandchild.id])
     assert await journal.left_workflows(limit=10) == []
+    for parent, taken in ((run, child), (child, grandchild)):
+        (told,) = await all_events(journal, parent.id, types=["child.failed"])
+        assert (told.data["run_id"], told.data["status"]) == (taken.id, "cancelled")
     assert (await types(journal, run.id))[-1] == "run.completed"
     with pytest.raises(RunOver):
         await journal.spawn_child(grandchild.id, "gg", child_of(grandchild))

@@ -254,6 +254,11 @@ async def test_an_interrupted_answer_is_kept_marked_and_paid(journal: Journal) -
     assert (run.exact_tokens, run.output, run.turns) == (None, text("I was just"), 1)
     await journal.interrupt_model(run.id, "model-2", await begin(journal, run.id, 2), [], MODEL)
     assert len(await journal.list_messages(run.session_id)) == 2, "nothing was said, nothing is kept"
+    attempt = await begin(journal, run.id, 3)
+    spent = (await journal.get_run(run.id)).account.spent
+    await journal.interrupt_model(run.id, "model-3", attempt, [], MODEL, billed=False)
+    after = (await journal.get_run(run.id)).account
+    assert (after.spent, after.reserved) == (spent, Amount()), "nobody was asked: nothing is spent"
 
 
 async def test_nothing_is_reserved_any_more_when_a_run_ends_however_it_ends(journal: Journal) -> None:

@@ -266,12 +266,12 @@ async def test_a_worker_that_has_read_the_first_agent_knows_the_second_one(journ
     asked = [CallAsked("c1", "transfer_to_agent")]
     commit = ModelCommit([call], "openai/priced", "tool_calls", Usage(50, 5), asked, {"stop": "tool_calls"})
     await journal.commit_model("run_0", "model-1", attempt, commit)
-    assert await transcripts.exact("run_0") == Exact(50, 1)
+    assert transcripts.exact(before) == Exact(50, 1)
     await journal.hand_over("run_0", "c1", HandOver(agent("billing", "read_file"), "agt_2", 1))
     assert await transcripts.run("run_0") is before, "nobody has said yet that another agent has taken over"
     after = await transcripts.run("run_0", transfers=1)
     assert after.definition["name"] == "billing"
     assert transcripts.toolbox(after, BOX).names() == ["read_file"]
-    assert await transcripts.exact("run_0") is None
+    assert transcripts.exact(after) is None
     transcripts.count(before, Exact(99, 2))  # a call that was made under the first agent comes to its end late
-    assert await transcripts.exact("run_0") is None
+    assert transcripts.exact(after) is None
