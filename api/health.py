@@ -30,7 +30,8 @@ from perdure.tools.policy_check import RULES_MAX
 
 FEATURES = [
     "runs", "events", "sessions", "agents", "models", "tools", "idempotency", "budgets", "ledger", "usage", "policy",
-    "approvals", "questions", "client_tools", "messages", "pause", "schedules", "signals", "timers", "families", "boards",
+    "approvals", "questions", "client_tools", "messages", "pause", "schedules", "signals", "timers", "families",
+    "boards",
 ]  # fmt: skip
 CHECK_SECONDS = 4.0  # Temporal's calls give up after 3; load balancers commonly after 5
 
