@@ -350,8 +350,7 @@ async def update_run(given: Given, run_id: str, body: PatchRun) -> Response:
             deadline_ms=None if body.deadline is None else deadline_from(body.deadline, 0, run.start_ms),
         )
     except SliceTooLarge as large:
-        message = f"this budget is a part of that of its parent {large.parent_id}, which has not so much left to give"
-        raise field_problem("budget_exhausted", f"/budget/{large.limit}", message) from None
+        raise field_problem("budget_exhausted", f"/budget/{large.limit}", str(large)) from None
     except SlicesGiven as given_away:
         message = "children at work may spend more than this leaves: lower their budgets first, or cancel them"
         raise field_problem("budget_exhausted", f"/budget/{given_away.limit}", message) from None

@@ -19,7 +19,7 @@ from perdure.store.schema import runs
 
 _SET = update(runs).where(runs.c.id == bindparam("run_id")).values(slice=bindparam("new_slice"))
 _OPEN = (
-    select(runs.c.id, runs.c.parent_call_id, runs.c.slice)
+    select(runs.c.parent_call_id, runs.c.slice)
     .where(runs.c.parent_run_id == bindparam("run_id"), runs.c.slice.is_not(None))
     .where(runs.c.status.not_in(sorted(TERMINAL)))
     .order_by(runs.c.no)
@@ -73,39 +73,56 @@ def settle_slice(parent: RunTransaction, call_id: str, held: Slice, actual: Amou
 
 def settle_open_slices(parent: RunTransaction) -> None:
     """The parent ends before children that do not end with it: nobody will hear what they spend, so each slice counts
-    as spent."""
-    for child_id, call_id, text in parent.connection.execute(_OPEN, {"run_id": parent.id}).all():
+    as spent. It stays in the child's row: more than that it will never be given."""
+    for call_id, text in parent.connection.execute(_OPEN, {"run_id": parent.id}).all():
         held = slice_from(text)
         assert held is not None, "only rows with a slice were asked for"
         settle_slice(parent, call_id, held, held.amount, assumed=True)
-        parent.connection.execute(_SET, {"run_id": child_id, "new_slice": None})
 
 
-def resize_slice(parent: RunTransaction, child_id: str, call_id: str, held: Slice, wanted: Budget) -> Reached | None:
-    """The child's limits are changed: the parent's ledger holds as much from now on. Reached: so much is not left, or
-    a limit of the parent's would be lifted for its child; nothing is changed then."""
+def resize_slice(parent: RunTransaction, child: RunTransaction, held: Slice, wanted: Budget) -> Reached | None:
+    """The child's limits are changed: the parent's ledger holds as much from now on, and never less than the child has
+    spent and reserved already. Reached: so much is not left, or a limit of the parent's would be lifted for its child;
+    nothing is changed then."""
     budget = budget_of(parent.budget_text) or Budget()
     account = account_of(parent.row)
     left = left_to_give(budget, Account(account.spent, account.reserved.minus(held.amount)))
+    own = account_of(child.row)
+    used = own.spent.plus(own.reserved)
+    has = held.amount
     parts: list[int] = []
-    for name, most, asked in (
-        ("max_cost_usd", left.max_cost_micros, wanted.max_cost_micros),
-        ("max_tokens", left.max_tokens, wanted.max_tokens),
-        ("max_output_tokens", left.max_output_tokens, wanted.max_output_tokens),
+    for name, most, asked, given, in_use in (
+        ("max_cost_usd", left.max_cost_micros, wanted.max_cost_micros, has.cost_micros, used.cost_micros),
+        ("max_tokens", left.max_tokens, wanted.max_tokens, has.tokens, used.tokens),
+        ("max_output_tokens", left.max_output_tokens, wanted.max_output_tokens, has.output_tokens, used.output_tokens),
     ):
         if most is None:
             parts.append(0)
-        elif asked is None or asked > most:
+        elif asked is None or asked > max(most, given):
             return Reached(name)
         else:
-            parts.append(asked)
+            parts.append(max(asked, in_use))
     amount = Amount(*parts)
     if amount != held.amount:
+        call_id = child.parent_call_id
+        assert call_id is not None, "a child was started by a call"
         released = settle(account, held.amount, Amount())
         write_line(parent, released, "released", held.amount, key=slice_key(call_id), attempt=held.number)
         reserve_slice(parent, call_id, amount, held.number + 1)
-        where = {"run_id": child_id, "new_slice": slice_text(amount, held.number + 1)}
+        where = {"run_id": child.id, "new_slice": slice_text(amount, held.number + 1)}
         parent.connection.execute(_SET, where)
+    return None
+
+
+def more_than_counted(held: Slice, wanted: Budget) -> Reached | None:
+    """Its parent has ended, with the whole slice counted as spent: nobody can give the child more than that."""
+    for name, counted, asked in (
+        ("max_cost_usd", held.amount.cost_micros, wanted.max_cost_micros),
+        ("max_tokens", held.amount.tokens, wanted.max_tokens),
+        ("max_output_tokens", held.amount.output_tokens, wanted.max_output_tokens),
+    ):
+        if counted and (asked is None or asked > counted):
+            return Reached(name)
     return None
 
 

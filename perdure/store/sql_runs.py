@@ -13,7 +13,7 @@ from perdure.core.spec import Limits
 from perdure.core.state import Failure, Json
 from perdure.definitions import LimitsDefinition
 from perdure.store import events as say
-from perdure.store.child_ledger import less_than_given, resize_slice, slice_from, slice_text
+from perdure.store.child_ledger import less_than_given, more_than_counted, resize_slice, slice_from, slice_text
 from perdure.store.json_text import dump, dump_map, load, load_map, plain
 from perdure.store.ledger_rows import account_of, budget_of, budget_text, write_limits
 from perdure.store.paging import page_of
@@ -213,7 +213,7 @@ def update_run(
     if budget and run.row["children"] and (limit := less_than_given(run, budget)):
         raise SlicesGiven(run.id, limit)
     if budget and parent:
-        _resize(run, parent, row, budget)
+        _resize(run, parent, budget)
     if labels is not None:
         connection.execute(run_labels.delete().where(run_labels.c.run_no == run.no))
         _label(connection, run.no, labels)
@@ -252,13 +252,14 @@ def update_run(
     return get_run(connection, run_id, None)
 
 
-def _resize(run: RunTransaction, parent: RunTransaction, row: RowMapping, budget: Budget) -> None:
+def _resize(run: RunTransaction, parent: RunTransaction, budget: Budget) -> None:
     """A child's budget is a part of its parent's, also when it is changed. SliceTooLarge."""
-    held = slice_from(row["slice"])
-    if held is None or parent.over:
+    held = slice_from(run.slice_text)
+    if held is None:
         return
-    if reached := resize_slice(parent, run.id, row["parent_call_id"], held, budget):
-        raise SliceTooLarge(run.id, parent.id, reached.limit)
+    reached = more_than_counted(held, budget) if parent.over else resize_slice(parent, run, held, budget)
+    if reached:
+        raise SliceTooLarge(run.id, parent.id, reached.limit, ended=parent.over)
     parent.save()
 
 

@@ -100,11 +100,12 @@ class InboxFull(Exception):
 
 
 class SliceTooLarge(Exception):
-    """A child's budget is a part of its parent's, which has not so much left of ``limit``."""
+    """A child's budget is a part of its parent's, which has not so much left of ``limit``, or has ended."""
 
-    def __init__(self, run_id: str, parent_id: str, limit: str) -> None:
-        super().__init__(f"the budget of {run_id} is a part of that of {parent_id}, which has not so much left")
-        self.parent_id, self.limit = parent_id, limit
+    def __init__(self, run_id: str, parent_id: str, limit: str, *, ended: bool) -> None:
+        left = "which has ended and gives no more" if ended else "which has not so much left to give"
+        super().__init__(f"the budget of {run_id} is a part of that of its parent {parent_id}, {left}")
+        self.limit = limit
 
 
 class SlicesGiven(Exception):

@@ -398,6 +398,36 @@ async def test_a_childs_budget_is_raised_out_of_its_parents(journal: Journal) ->
     assert (await journal.get_run(run.id)).account.reserved == Amount()
 
 
+async def test_a_slice_is_never_less_than_what_the_child_has_spent_and_may_still_spend(journal: Journal) -> None:
+    run = await parent_of(journal, "c1", "c2", budget=Budget(max_cost_micros=100_000))
+    child = await spawned(journal, run, "c1", wanted=Budget(max_cost_micros=50_000))
+    other = await spawned(journal, run, "c2", wanted=Budget(max_cost_micros=10_000))
+    attempt = await begin(journal, child.id, ask=FIRST)
+    await journal.commit_model(child.id, "model-1", attempt, asks("g1"))
+    await begin(journal, child.id, 2, ask=FIRST)
+    account = (await journal.get_run(child.id)).account
+    used = account.spent.cost_micros + account.reserved.cost_micros
+    assert used > account.spent.cost_micros > 1
+    await journal.update_run(child.id, budget=Budget(max_cost_micros=1))
+    assert (await journal.get_run(child.id)).budget == Budget(max_cost_micros=1)
+    assert (await journal.get_run(run.id)).account.reserved.cost_micros == used + 10_000
+    with pytest.raises(SliceTooLarge):
+        await journal.update_run(other.id, budget=Budget(max_cost_micros=100_000 - used))
+    await journal.record(child.id, "finish", (), DONE)
+    assert not any(line.overrun for line in await journal.read_ledger(run.id))
+
+
+async def test_nobody_gives_a_child_more_when_its_parent_has_ended(journal: Journal) -> None:
+    run = await parent_of(journal, "c1", budget=Budget(max_cost_micros=100_000))
+    child = await spawned(journal, run, "c1", background=True, detached=True, wanted=Budget(max_cost_micros=9_000))
+    await journal.record(run.id, "finish", (), DONE)
+    for too_much in (Budget(max_cost_micros=9_001), Budget(max_tokens=100)):
+        with pytest.raises(SliceTooLarge, match="has ended"):
+            await journal.update_run(child.id, budget=too_much)
+    await journal.update_run(child.id, budget=Budget(max_cost_micros=2_000))
+    await journal.update_run(child.id, budget=Budget(max_cost_micros=9_000))
+
+
 async def test_a_parents_limit_is_not_lowered_below_what_its_children_may_spend(journal: Journal) -> None:
     run = await parent_of(journal, "c1", "c2", budget=Budget(max_cost_micros=100_000))
     child = await spawned(journal, run, "c1", wanted=Budget(max_cost_micros=20_000))
@@ -620,6 +650,7 @@ class Storm:
                     self.spawn,
                     self.end,
                     self.kill,
+                    self.change,
                 )
             )()
 
@@ -659,6 +690,13 @@ class Storm:
         if done.child:
             self.turns.setdefault(done.child.id, 0)
 
+    async def change(self) -> None:
+        """A child's limit is set anew, far up or far down, as a person would do."""
+        if len(self.turns) > 2:
+            run_id, cost = self.chance.choice(list(self.turns)[1:]), self.chance.choice((1, 20_000, 60_000, 10**6))
+            with contextlib.suppress(SliceTooLarge, SlicesGiven):
+                await self.journal.update_run(run_id, budget=Budget(self.chance.randrange(1, cost + 1)))
+
     async def end(self) -> None:
         if len(self.turns) > 3:
             run_id = self.chance.choice(list(self.turns)[1:])
@@ -669,12 +707,21 @@ class Storm:
             await self.journal.force_cancel(self.chance.choice(list(self.turns)[1:]), "storm")
 
 
-def kept(lines: list[LedgerRow], budget: Budget) -> None:
-    """Spent and reserved are within the limit at each line but those where a limit was lowered: here none was."""
-    assert budget.max_cost_micros is not None
+def kept(lines: list[LedgerRow]) -> None:
+    """Spent and reserved are within the limit in force at each line; one that was lowered below them is not passed any
+    further. What a slice releases to be set anew counts until it is."""
+    limit = used_before = 0
     for line in lines:
         used = line.account.spent.cost_micros + line.account.reserved.cost_micros
-        assert used <= budget.max_cost_micros, line
+        if line.kind == "limit":
+            assert line.limits is not None
+            assert line.limits.max_cost_micros is not None
+            limit = line.limits.max_cost_micros
+        else:
+            assert used <= max(limit, used_before), line
+        if not (line.kind == "released" and line.key.startswith("child-")):
+            used_before = used
+        assert not line.overrun, line
 
 
 async def all_kept(journal: Journal, root: str) -> list[RunRow]:
@@ -684,7 +731,7 @@ async def all_kept(journal: Journal, root: str) -> list[RunRow]:
     for run in runs:
         assert run.budget is not None
         lines = await journal.read_ledger(run.id)
-        kept(lines, run.budget)
+        kept(lines)
         own += sum(
             line.amount.cost_micros
             for line in lines
