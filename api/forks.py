@@ -11,7 +11,7 @@ from ulid import ULID
 
 from api.actor import Actor
 from api.bodies import JsonRequest, JsonRoute
-from api.budgets import changed_budget, check_price
+from api.budgets import changed_budget, check_first_call, check_price
 from api.definitions import input_blocks
 from api.encoding import JsonReply
 from api.idempotency import IDEMPOTENCY_KEY, once
@@ -29,6 +29,7 @@ from perdure.definitions import LimitsDefinition
 from perdure.providers.port import UnknownModel
 from perdure.store.rows import NewRun, Origin, RunRow
 from perdure.store.trouble import NoSuchNumber, SessionDeleted
+from perdure.tools.client_tools import run_tool_names, run_toolbox
 
 GO_ON_NOTE = (
     "[Perdure] The run before this one ended {status} ({reason}) and is taken up again now. Go on where it stopped."
@@ -39,6 +40,7 @@ router = APIRouter(tags=["runs"], route_class=JsonRoute)
 _PROBLEMS = (
     "invalid_json", "run_not_found", "session_busy", "session_deleted", "idempotency_in_progress",
     "payload_too_large", "validation_failed", "idempotency_key_reused", "unknown_model", "model_not_priced",
+    "budget_too_small",
 )  # fmt: skip
 
 
@@ -167,6 +169,8 @@ def _new_run(
     if body.budget is not None:
         budget = changed_budget(source.budget, assembly.settings, body.budget.definition())
     check_price(assembly, model, budget, "/budget/max_cost_usd")
+    tools = run_toolbox(assembly.toolbox, source.definition).describe(run_tool_names(source.definition))
+    check_first_call(assembly, source.definition, tools, content, budget, "/budget/{}".format)
     return NewRun(
         run_id=new_id,
         definition=source.definition,

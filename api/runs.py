@@ -116,6 +116,9 @@ async def _create(request: JsonRequest, parts: Parts, body: CreateRun, run_id: s
     assembly = parts.assembly
     content = input_blocks(body.input)
     start_ms = _start_ms(body.start_at)
+    if start_ms is not None and body.on_conflict != "reject":
+        message = f"on_conflict {body.on_conflict} would say the input to a busy session now: leave out one of both"
+        raise field_problem("validation_failed", "/start_at", message, kind="conflict")
     deadline_ms = deadline_from(body.deadline, assembly.settings.limits.deadline_seconds, start_ms)
     made = await resolve(assembly, body, content)
     new = NewRun(

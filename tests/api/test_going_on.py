@@ -156,6 +156,9 @@ async def test_a_fork_where_there_is_nothing_to_fork_is_refused(service: Service
     ):
         refused = await service.post(f"/v1/runs/{run['id']}/fork", body)
         assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, pointer), body
+    too_small = await service.post(f"/v1/runs/{run['id']}/fork", {"from_seq": 2, "budget": {"max_tokens": 1}})
+    assert (too_small.status_code, too_small.json()["code"]) == (402, "budget_too_small")
+    assert too_small.json()["errors"][0]["pointer"] == "/budget/max_tokens"
     assert (await service.post("/v1/runs/run_none/fork", {"from_seq": 2})).status_code == 404
     assert (await service.count("/v1/runs"), await service.count("/v1/sessions")) == (1, 1)
 

@@ -166,16 +166,22 @@ async def test_a_run_that_starts_later_is_scheduled_and_shows_when(service: Serv
 
 
 @pytest.mark.parametrize(
-    ("start", "deadline", "pointer"),
-    [(-1, None, "/start_at"), (367 * 24, None, "/start_at"), (5, 4, "/deadline"), (5, 5, "/deadline")],
+    ("start", "more", "pointer"),
+    [
+        (-1, {}, "/start_at"),
+        (367 * 24, {}, "/start_at"),
+        (5, {"deadline": 4}, "/deadline"),
+        (5, {"deadline": 5}, "/deadline"),
+        (5, {"on_conflict": "enqueue"}, "/start_at"),
+    ],
 )
 async def test_a_start_that_cannot_be_is_refused(
-    service: Service, start: float, deadline: float | None, pointer: str
+    service: Service, start: float, more: dict[str, Any], pointer: str
 ) -> None:
     now = datetime.now(UTC)
-    body: dict[str, Any] = {**HELLO, "start_at": (now + timedelta(hours=start)).isoformat()}
-    if deadline is not None:
-        body["deadline"] = (now + timedelta(hours=deadline)).isoformat()
+    body: dict[str, Any] = {**HELLO, **more, "start_at": (now + timedelta(hours=start)).isoformat()}
+    if "deadline" in more:
+        body["deadline"] = (now + timedelta(hours=more["deadline"])).isoformat()
     reply = await service.post("/v1/runs", body)
     assert (reply.status_code, reply.json()["code"]) == (422, "validation_failed")
     assert reply.json()["errors"][0]["pointer"] == pointer
