@@ -67,10 +67,15 @@ def flaws(messages: Sequence[Entry]) -> dict[str, int]:
 
 
 def unanswered_calls(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The calls of the newest answer that have no result."""
-    newest = max((at for at, message in enumerate(messages) if message["role"] == "assistant"), default=None)
-    if newest is None:
+    """The calls of the newest answer that have no result. Last words, which ask for nothing, may stand between a call
+    and its result: then they are those of the answer before."""
+    answers = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
+    asking = [at for at in answers if any(_calls(messages[at]))]
+    if not asking:
         return []
+    newest = asking[-1]
+    if newest != answers[-1] and messages[newest].get("stop_reason") in NEVER_MADE:
+        return []  # it was gone on from without them
     ended = {
         block["call_id"]
         for message in messages[newest:]

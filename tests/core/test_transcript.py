@@ -139,6 +139,13 @@ def test_calls_of_an_answer_that_was_cut_off_are_no_flaw() -> None:
     assert [call["call_id"] for call in unanswered_calls([user("go"), cut])] == ["c1"]
     assert unanswered_calls([assistant("c1", "c2"), result("c2"), assistant("c3"), result("c3")]) == []
     assert unanswered_calls([user("hi")]) == []
+    assert unanswered_calls([user("go"), cut, user("go on"), assistant(text="Gone on.")]) == []
+
+
+def test_a_call_may_have_its_result_after_the_last_words() -> None:
+    spoken = [user("go"), assistant("c1", "c2"), assistant(text="That is all."), result("c1")]
+    assert [call["call_id"] for call in unanswered_calls(spoken)] == ["c2"]
+    assert unanswered_calls([*spoken, result("c2")]) == []
 
 
 def test_results_come_in_the_order_asked_and_before_what_a_user_said_meanwhile() -> None:
