@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
+from api.schedule_keeping import ScheduleKeeper
 from perdure.content import Block
 from perdure.store.rows import Delta, ImportedMessage
+from perdure.store.schedule_rows import NewSchedule
 from tests.api.service import Service, serve
 from tests.api.test_family import child, leader
+from tests.scheduling.definitions import defined
 from tests.store.test_sessions import dump_of
 
 JSONL = {"content-type": "application/jsonl"}
@@ -264,6 +267,25 @@ async def test_a_deleted_session_takes_along_what_its_sub_agents_said(service: S
     assert (tree["total"]["runs"], tree["total"]["usage"]["cost_usd"]) == (2, "0.0075")
     gone = await service.get(f"/v1/sessions/{one.session_id}/messages")
     assert (gone.status_code, gone.json()["code"]) == (410, "session_deleted")
+
+
+async def test_a_deleted_session_takes_along_the_schedules_that_its_agent_has_made(service: Service) -> None:
+    run = await service.completed_run()
+    definition = defined({"every_seconds": 3_600}, session={"mode": "continue", "on_conflict": "enqueue"})
+    new = NewSchedule("sch_own", "wake", definition, "me", session_id=run["session_id"], made_by_run_id=run["id"])
+    await service.journal.create_schedule(new, most=9, most_of_owner=9)
+    keeper = ScheduleKeeper(service.app.state.parts.assembly, older_than_ms=0)
+    await keeper.keep()
+    assert service.schedules.told == {"sch_own": 1}
+    assert (await service.http.delete(f"/v1/sessions/{run['session_id']}")).status_code == 204
+    assert (await service.get("/v1/schedules/wake")).status_code == 404
+    assert (await service.get("/v1/schedules")).json()["data"] == []
+    await keeper.keep()
+    assert service.schedules.told == {"sch_own": None}, "Temporal hears of it as of any other that is deleted"
+    session = {"mode": "continue", "session_id": run["session_id"]}
+    agent = {"agent_inline": {"model": "openai/priced"}, "input": "x", "spec": {"every_seconds": 60}}
+    refused = await service.post("/v1/schedules", {"name": "late", **agent, "session": session})
+    assert (refused.status_code, refused.json()["code"]) == (410, "session_deleted")
 
 
 async def test_a_session_is_not_deleted_while_a_detached_child_is_at_work(service: Service) -> None:
