@@ -71,18 +71,18 @@ class _ToolCall(_Line):
     type: Literal["tool_call"]
     call_id: str
     name: str
-    arguments: dict[str, Any] | None = None
-    raw_arguments: str | None = None
+    arguments: dict[str, Any] = {}
+    raw_arguments: str = ""
 
 
-class _ToolResult(_Line):
+class ToolResult(_Line):
     type: Literal["tool_result"]
     call_id: str
     name: str
     text: str
     is_error: bool
-    blob: str | None = Field(default=None, pattern="^blob_[0-9a-f]{64}$")
-    bytes: int | None = Field(default=None, ge=0)
+    blob: str = Field(default="", pattern="^blob_[0-9a-f]{64}$")
+    bytes: int = Field(default=0, ge=0)
 
 
 class MessageLine(_Line):
@@ -90,7 +90,7 @@ class MessageLine(_Line):
     number: int
     id: str = Field(min_length=1, max_length=64, pattern=r"^[!-~]+$")
     role: Literal["user", "assistant", "tool"]
-    content: list[Annotated[_Text | _Reasoning | _ToolCall | _ToolResult, Field(discriminator="type")]]
+    content: list[Annotated[_Text | _Reasoning | _ToolCall | ToolResult, Field(discriminator="type")]]
     producer: _Plain | None
     stop_reason: _Plain | None
     created_at: _Written

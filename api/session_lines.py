@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from api.bodies import NESTING_MAX, parse
 from api.problems import FieldError, Problem, body_errors
-from api.session_line_bodies import LINE, BlobLine, EndLine, HeadLine, Line, MessageLine
+from api.session_line_bodies import LINE, BlobLine, EndLine, HeadLine, Line, MessageLine, ToolResult
 from api.times import milliseconds, time
 from perdure.content import Block, Message
 from perdure.store.rows import ImportedMessage, SessionRow
@@ -159,7 +159,7 @@ class _Reading:
     ids: set[str] = field(default_factory=set)
     blobs: dict[str, Blob] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
-    wanted: dict[str, int] = field(default_factory=dict)  # blobs that messages refer to, and in which line
+    wanted: dict[str, dict[int, int]] = field(default_factory=dict)  # blobs: their bytes, says the message in this line
     open: Blob | None = None  # the one whose next piece must come now
     end: EndLine | None = None
 
@@ -189,8 +189,9 @@ class _Reading:
         if line.id in self.ids:
             raise invalid(number, "another message has this id", "/id")
         self.ids.add(line.id)
-        for id_ in blobs_of(_message(line).content):
-            self.wanted.setdefault(id_, number)
+        for block in line.content:
+            if isinstance(block, ToolResult) and block.blob:
+                self.wanted.setdefault(block.blob, {}).setdefault(block.bytes, number)
 
     def _blob(self, number: int, line: BlobLine, place: int) -> None:
         if line.id not in self.wanted:
@@ -212,9 +213,13 @@ class _Reading:
         written = (self.end.messages, self.end.blobs)
         if (self.messages, len(self.blobs) + len(self.missing)) != written or self.messages != self.head.messages:
             raise invalid(lines, f"{written[0]} messages and {written[1]} blobs were written, not all are here")
-        for id_, number in self.wanted.items():
-            if id_ not in self.blobs and id_ not in self.missing:
-                raise invalid(number, f"{id_} is referred to, and not in this export", "/content")
+        for id_, sizes in self.wanted.items():
+            blob = self.blobs.get(id_)
+            for size, number in sizes.items():
+                if blob is None and id_ not in self.missing:
+                    raise invalid(number, f"{id_} is referred to, and not in this export", "/content")
+                if blob is not None and size != blob.bytes:
+                    raise invalid(number, f"{id_} has {blob.bytes} bytes, the result says otherwise", "/content")
         return self.head
 
 
@@ -231,7 +236,7 @@ def _parsed(number: int, line: bytes) -> Line:
         return LINE.validate_python(document)
     except ValidationError as error:
         first = body_errors(error.errors(include_url=False)[:1], document)[0]
-        raise invalid(number, first.message, first.pointer or "") from None
+        raise invalid(number, first.message.removeprefix("Value error, "), first.pointer or "") from None
 
 
 def _json(number: int, line: bytes) -> Any:

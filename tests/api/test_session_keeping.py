@@ -177,6 +177,7 @@ async def test_what_an_import_could_not_keep_as_it_is_is_refused_and_leaves_noth
     with_opaque = changed(lines, 2, content=thought)
     infinite = b"".join(json.dumps(line).encode().replace(b"[7]", b"[[1e400]]") + b"\n" for line in with_opaque)
     other = {"type": "blob", "id": f"blob_{'0' * 64}", "missing": True}
+    without_bytes = {name: part for name, part in lines[3]["content"][0].items() if name != "bytes"}
     refused: list[tuple[list[Any] | bytes, int, str, str]] = [
         (b"\n", 1, "", "an empty line"),
         (b"".join([*raw[:3], b"  \n", *raw[3:]]), 4, "", "an empty line"),
@@ -198,6 +199,10 @@ async def test_what_an_import_could_not_keep_as_it_is_is_refused_and_leaves_noth
         (changed(lines, 2, stop_reason="\ud800"), 3, "/stop_reason", "unicode"),
         (changed(lines, 2, id=lines[1]["id"]), 3, "/id", "has this id"),
         ([*lines[:-1], other, {**lines[-1], "blobs": 2}], 9, "/id", "no message refers"),
+        (changed(lines, 3, content=[{**lines[3]["content"][0], "bytes": 10**15}]), 4, "/content", "has 700000 bytes"),
+        (changed(lines, 3, content=[without_bytes]), 4, "/content", "has 700000 bytes"),
+        (changed(lines, 3, content=[{**lines[3]["content"][0], "blob": None}]), 4, "/content/0/blob", "string"),
+        (changed(lines, 2, content=[{**call, "arguments": None}]), 3, "/content/0/arguments", "dictionary"),
         (changed(lines, 5, missing=True), 6, "/missing", "missing"),
         ([*lines[:5], {**other, "id": lines[5]["id"], "bytes": 3}, lines[-1]], 6, "/missing", "missing"),
         ([*lines[:8], {**other, "id": lines[5]["id"]}, {**lines[-1], "blobs": 2}], 9, "/id", "before"),
