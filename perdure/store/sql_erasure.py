@@ -39,7 +39,7 @@ from perdure.store.schema import idempotency_keys as keys
 from perdure.store.sql_family_erasure import hush_others, parts, take_family
 from perdure.store.sql_forks import take_session
 from perdure.store.sql_retention import EVENTS_PRUNED
-from perdure.store.sql_schedule_erasure import erase_schedules, wordless
+from perdure.store.sql_schedule_erasure import erase_schedules, take_schedules, wordless
 from perdure.store.sql_sessions import get_session
 from perdure.store.trouble import SessionDeleted
 
@@ -51,6 +51,7 @@ BLOBS_AT_ONCE = 1_000  # removed with one session; the rest go with the next, or
 def delete_session(connection: Connection, project_id: str, session_id: str) -> tuple[SessionRow, list[str]]:
     """The tombstone, and the ids of the runs that have lost their words: the session's, and all below them, whose
     sessions go with it. SessionBusy; NotFound."""
+    take_schedules(connection, session_id)
     try:
         session = take_session(connection, project_id, session_id)
     except SessionDeleted:

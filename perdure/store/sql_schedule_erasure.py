@@ -7,14 +7,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, delete, or_, select, update
+from sqlalchemy import Connection, RowMapping, and_, bindparam, delete, or_, select, update
 
-from perdure.store.json_text import dump, load
+from perdure.store.json_text import dump, load, plain
 from perdure.store.run_transaction import now_ms
 from perdure.store.schema import idempotency_keys as keys
-from perdure.store.schema import invocations, schedule_orders, schedules
+from perdure.store.schema import invocations, runs, schedule_orders, schedules, sessions
 from perdure.store.sql_family_erasure import parts
 
+_TREES = (
+    select(runs.c.root_run_id)
+    .join(sessions, sessions.c.no == runs.c.session_no)
+    .where(sessions.c.id == bindparam("session"))
+)
+_TAKE = (
+    select(schedules.c.no)
+    .where(schedules.c.made_by_run_id.in_(select(runs.c.id).where(runs.c.root_run_id.in_(_TREES))))
+    .order_by(schedules.c.no)
+    .with_for_update()
+)
 _WORDS = ("policy", "run_policy", "further_policies", "output_schema")
 
 
@@ -24,10 +35,15 @@ def wordless(agent: Mapping[str, Any]) -> dict[str, Any]:
     return {**kept, "instructions": "", "client_tools": [], "agent_tools": []}
 
 
+def take_schedules(connection: Connection, session_id: str) -> None:
+    """Lock those that the trees have made to which the session's runs belong. Whoever fires one takes its row before
+    its session's: so does who erases, and neither waits in a circle."""
+    connection.execute(_TAKE, {"session": plain(session_id)})
+
+
 def erase_schedules(connection: Connection, run_ids: Sequence[str]) -> None:
     """All that these runs have made, those that were deleted before, too. The rows stay, deleted and without content,
-    until Temporal was told. Whoever fires takes the schedule's row before its session's, here it is the other way
-    round: PostgreSQL then ends one of both, which begins again."""
+    until Temporal was told."""
     for some in parts(run_ids):
         made = select(schedules).where(schedules.c.made_by_run_id.in_(some)).order_by(schedules.c.no).with_for_update()
         for row in connection.execute(made).mappings().all():

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from perdure.store.rows import NewMessage, NewRun, RunRow, Said, StoredReply, ToolCommit
-from perdure.store.schedule_rows import NewInvocation, NewSchedule, ScheduleChange
+from perdure.store.schedule_rows import InvocationRow, NewInvocation, NewSchedule, ScheduleChange
 from perdure.store.sql import SqlJournal
 from perdure.store.trouble import NotFound, SessionBusy, SessionDeleted
 from tests.scheduling.definitions import defined
+from tests.store.conftest import Open
 from tests.store.runs import AGENT, FAR, all_events, begin, new_run, said, text
 from tests.store.test_family import DONE, FIRST, ask_for, finish, parent_of, spawned
 from tests.store.test_sessions import LATER, dump_of, fork, words
@@ -170,6 +171,31 @@ async def test_the_schedules_that_a_family_has_made_go_with_its_conversation(jou
     assert await journal.open_invocation(replace(fails, key="k2", planned_ms=7_200_000)) is None
     with pytest.raises(SessionDeleted):
         await journal.create_schedule(own_schedule(root, "late"), most=9, most_of_owner=9)
+
+
+async def test_a_firing_and_the_erasure_of_its_conversation_do_not_wait_for_each_other(
+    journal: SqlJournal, open_another: Open
+) -> None:
+    other = await open_another()
+    for number in range(8):
+        run = await new_run(journal)
+        row = await journal.create_schedule(own_schedule(run, f"s{number}"), most=99, most_of_owner=9)
+        await journal.record(run.id, "finish", [], DONE)
+        woken = NewRun(f"run_{number}", AGENT, text("secret task"), FAR, {}, schedule_id=row.id)
+        firing = other.open_invocation(NewInvocation(row.id, 1, "k", 3_600_000, run=woken))
+        fired, erased = await asyncio.gather(
+            firing, journal.delete_session("default", run.session_id), return_exceptions=True
+        )
+        if isinstance(erased, SessionBusy):  # the firing was first
+            assert isinstance(fired, InvocationRow)
+            assert fired.run_id == woken.run_id
+            await journal.record(woken.run_id, "finish", [], DONE)
+            erased = await journal.delete_session("default", run.session_id)
+            assert erased == [run.id, woken.run_id]
+        else:
+            assert erased == [run.id]
+            assert fired is None or isinstance(fired, SessionDeleted)
+        assert "secret" not in await dump_of(journal)
 
 
 async def test_retention_takes_along_the_schedules_that_will_never_fire_again(journal: SqlJournal) -> None:
