@@ -57,6 +57,8 @@ class Firings:
                 schedule = await self.journal.find_schedule(order.schedule_id)
             except NotFound:
                 return Opened("gone")
+            if schedule.deleted:
+                return Opened("gone")
             new = await self._new(order, schedule)
             if new.run is not None and schedule.definition["overlap"] == "terminate_other":
                 await self._end_others(schedule, new.run.run_id)

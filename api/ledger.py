@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from api.bodies import JsonRoute
+from api.body import Moment
 from api.money_rendering import ledger_entry, usage_csv, usage_group
 from api.money_replies import LedgerEntryOut, UsageGroupOut
 from api.paging import PAGE_DEFAULT, After, Limit, list_reply, number_cursor
@@ -65,8 +65,8 @@ async def read_usage(
     request: Request,
     given: Given,
     group_by: Annotated[UsageGroup, Query(description="Days are UTC.")] = "day",
-    from_: Annotated[datetime | None, Query(alias="from", description="RFC 3339; calls settled from then on.")] = None,
-    before: Annotated[datetime | None, Query(description="RFC 3339; calls settled before.")] = None,
+    from_: Annotated[Moment | None, Query(alias="from", description="RFC 3339; calls settled from then on.")] = None,
+    before: Annotated[Moment | None, Query(description="RFC 3339; calls settled before.")] = None,
 ) -> Response:
     rows = await given.assembly.journal.usage_by(
         PROJECT,

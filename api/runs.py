@@ -14,6 +14,7 @@ from ulid import ULID
 
 from api.actor import Actor
 from api.bodies import JsonRequest, JsonRoute
+from api.body import Moment
 from api.budgets import changed_budget, check_price
 from api.conflicts import Told, created_or_told
 from api.definitions import input_blocks, resolve
@@ -253,10 +254,10 @@ async def list_runs(
     root_run_id: Annotated[str | None, Query(alias="root", description="All runs of one tree.")] = None,
     needs_action: Annotated[bool | None, Query(description="Runs that wait for a person or for the client.")] = None,
     schedule_id: str | None = None,
-    created_gt: Annotated[datetime | None, Query(alias="created_at[gt]")] = None,
-    created_gte: Annotated[datetime | None, Query(alias="created_at[gte]")] = None,
-    created_lt: Annotated[datetime | None, Query(alias="created_at[lt]")] = None,
-    created_lte: Annotated[datetime | None, Query(alias="created_at[lte]")] = None,
+    created_gt: Annotated[Moment | None, Query(alias="created_at[gt]")] = None,
+    created_gte: Annotated[Moment | None, Query(alias="created_at[gte]")] = None,
+    created_lt: Annotated[Moment | None, Query(alias="created_at[lt]")] = None,
+    created_lte: Annotated[Moment | None, Query(alias="created_at[lte]")] = None,
 ) -> Response:
     labels = _label_filter(request)
     looked_for = _statuses([*status, *statuses], needs_action)

@@ -68,9 +68,9 @@ _ORDERED = {"model": ScheduleOut, "description": "It is stored durably; GET …/
     response_model=None,
     responses={
         **declared(
-            "invalid_json", "agent_not_found", "session_not_found", "idempotency_in_progress", "payload_too_large",
-            "validation_failed", "idempotency_key_reused", "unknown_model", "unknown_tool", "model_not_priced",
-            "budget_too_small", "name_taken", "too_many_schedules",
+            "invalid_json", "agent_not_found", "session_not_found", "session_deleted", "idempotency_in_progress",
+            "payload_too_large", "validation_failed", "idempotency_key_reused", "unknown_model", "unknown_tool",
+            "model_not_priced", "budget_too_small", "name_taken", "too_many_schedules",
         ),
         201: {"model": ScheduleOut, "description": "The schedule is stored durably; `applied` says whether Temporal "
               "knows it already"},

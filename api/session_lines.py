@@ -8,16 +8,16 @@ import base64
 import binascii
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import IO, Annotated, Any, Literal, assert_never, cast
+from typing import IO, Any, Literal, assert_never, cast
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from api.bodies import NESTING_MAX
-from api.body import Labels, Metadata, Moment
+from api.bodies import NESTING_MAX, parse
 from api.problems import FieldError, Problem, body_errors
+from api.session_line_bodies import LINE, BlobLine, EndLine, HeadLine, Line, MessageLine, ToolResult
 from api.times import milliseconds, time
 from perdure.content import Block, Message
 from perdure.store.rows import ImportedMessage, SessionRow
@@ -26,85 +26,6 @@ FORMAT: Literal["perdure.session"] = "perdure.session"
 VERSION: Literal[1] = 1
 LINE_BYTES_MAX = 64 * 1024 * 1024  # one message; a whole request, and most answers, are smaller
 BLOB_CHUNK_BYTES = 256 * 1024  # of a blob in one line
-MESSAGES_MAX = 10_000_000
-
-
-class _Line(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class HeadLine(_Line):
-    type: Literal["session"]
-    format: Literal["perdure.session"]
-    version: Literal[1]
-    id: str = Field(max_length=64)
-    created_at: Annotated[Moment, Field(strict=False)]
-    labels: Labels
-    metadata: Metadata
-    messages: int = Field(ge=0, le=MESSAGES_MAX)
-
-
-class _Text(_Line):
-    type: Literal["text"]
-    text: str
-
-
-class _Reasoning(_Line):
-    type: Literal["reasoning"]
-    text: str
-    producer: str
-    opaque: Any = None
-
-
-class _ToolCall(_Line):
-    type: Literal["tool_call"]
-    call_id: str
-    name: str
-    arguments: dict[str, Any] | None = None
-    raw_arguments: str | None = None
-
-
-class _ToolResult(_Line):
-    type: Literal["tool_result"]
-    call_id: str
-    name: str
-    text: str
-    is_error: bool
-    blob: str | None = Field(default=None, pattern="^blob_[0-9a-f]{64}$")
-    bytes: int | None = Field(default=None, ge=0)
-
-
-class MessageLine(_Line):
-    type: Literal["message"]
-    number: int
-    id: str = Field(min_length=1, max_length=64, pattern=r"^[!-~]+$")
-    role: Literal["user", "assistant", "tool"]
-    content: list[Annotated[_Text | _Reasoning | _ToolCall | _ToolResult, Field(discriminator="type")]]
-    producer: str | None = Field(max_length=256)
-    stop_reason: str | None = Field(max_length=256)
-    created_at: Annotated[Moment, Field(strict=False)]
-
-
-class BlobLine(_Line):
-    """A piece of a blob. ``missing``: it was gone when the session was exported."""
-
-    type: Literal["blob"]
-    id: str = Field(pattern="^blob_[0-9a-f]{64}$")
-    media_type: str = Field(default="text/plain", max_length=256)
-    bytes: int = Field(default=0, ge=0)
-    offset: int = Field(default=0, ge=0)
-    base64: str = ""
-    missing: bool = False
-
-
-class EndLine(_Line):
-    type: Literal["end"]
-    messages: int
-    blobs: int
-
-
-Line = HeadLine | MessageLine | BlobLine | EndLine
-_LINE: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="type")])
 
 # Writing ----------------------------------------------------------------------------------------------
 
@@ -235,9 +156,10 @@ def checked(file: IO[bytes]) -> Export:
 class _Reading:
     head: HeadLine | None = None
     messages: int = 0
+    ids: set[str] = field(default_factory=set)
     blobs: dict[str, Blob] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
-    wanted: dict[str, int] = field(default_factory=dict)  # blobs that messages refer to, and in which line
+    wanted: dict[str, dict[int, int]] = field(default_factory=dict)  # blobs: their bytes, says the message in this line
     open: Blob | None = None  # the one whose next piece must come now
     end: EndLine | None = None
 
@@ -253,12 +175,8 @@ class _Reading:
                 self.head = line
             case MessageLine():
                 self._message(number, line)
-            case BlobLine(missing=True):
-                self.missing.add(line.id)
             case BlobLine():
-                blob = self.blobs.setdefault(line.id, Blob(line.id, line.media_type, line.bytes))
-                blob.take(number, line, place)
-                self.open = None if blob.complete else blob
+                self._blob(number, line, place)
             case EndLine():
                 self.end = line
             case _:
@@ -268,8 +186,26 @@ class _Reading:
         self.messages += 1
         if line.number != self.messages or self.blobs or self.missing:
             raise invalid(number, f"message {self.messages} is expected here, in order, before all blobs", "/number")
-        for id_ in blobs_of(_message(line).content):
-            self.wanted.setdefault(id_, number)
+        if line.id in self.ids:
+            raise invalid(number, "another message has this id", "/id")
+        self.ids.add(line.id)
+        for block in line.content:
+            if isinstance(block, ToolResult) and block.blob:
+                self.wanted.setdefault(block.blob, {}).setdefault(block.bytes, number)
+
+    def _blob(self, number: int, line: BlobLine, place: int) -> None:
+        if line.id not in self.wanted:
+            raise invalid(number, "no message refers to this blob", "/id")
+        if line.id in self.missing or (line.missing and line.id in self.blobs):
+            raise invalid(number, "this blob came before", "/id")
+        if line.contradictory:
+            raise invalid(number, "a blob that is missing has no media_type, bytes, offset or base64", "/missing")
+        if line.missing:
+            self.missing.add(line.id)
+            return
+        blob = self.blobs.setdefault(line.id, Blob(line.id, line.media_type, line.bytes))
+        blob.take(number, line, place)
+        self.open = None if blob.complete else blob
 
     def whole(self, lines: int) -> HeadLine:
         if self.head is None or self.end is None:
@@ -277,35 +213,66 @@ class _Reading:
         written = (self.end.messages, self.end.blobs)
         if (self.messages, len(self.blobs) + len(self.missing)) != written or self.messages != self.head.messages:
             raise invalid(lines, f"{written[0]} messages and {written[1]} blobs were written, not all are here")
-        for id_, number in self.wanted.items():
-            if id_ not in self.blobs and id_ not in self.missing:
-                raise invalid(number, f"{id_} is referred to, and not in this export", "/content")
+        for id_, sizes in self.wanted.items():
+            blob = self.blobs.get(id_)
+            for size, number in sizes.items():
+                if blob is None and id_ not in self.missing:
+                    raise invalid(number, f"{id_} is referred to, and not in this export", "/content")
+                if blob is not None and size != blob.bytes:
+                    raise invalid(number, f"{id_} has {blob.bytes} bytes, the result says otherwise", "/content")
         return self.head
 
 
 def _parsed(number: int, line: bytes) -> Line:
-    try:
-        document = json.loads(line, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise invalid(number, f"not JSON: {error}") from None
+    document = _json(number, line)
     if not isinstance(document, dict):
         raise invalid(number, "not a JSON object")
     if number == 1 and (document.get("type"), document.get("format")) != ("session", FORMAT):
         raise invalid(number, f'an export begins with a line of type "session" and format "{FORMAT}"', "/format")
-    _check_depth(document, number)
+    _check(document, number)
+    if number == 1:
+        _check_as_in_requests(line)
     try:
-        return _LINE.validate_python(document)
+        return LINE.validate_python(document)
     except ValidationError as error:
         first = body_errors(error.errors(include_url=False)[:1], document)[0]
-        raise invalid(number, first.message, first.pointer or "") from None
+        raise invalid(number, first.message.removeprefix("Value error, "), first.pointer or "") from None
 
 
-def _check_depth(value: Any, number: int, depth: int = 0) -> None:
+def _json(number: int, line: bytes) -> Any:
+    if not line.strip():
+        raise invalid(number, "an empty line; each holds one JSON object")
+    try:
+        return json.loads(line.decode("utf-8-sig").rstrip("\r\n"), parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise invalid(number, f"not UTF-8: {error.reason} at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise invalid(number, f"not JSON: {error.msg} at column {error.colno}") from None
+    except (ValueError, RecursionError) as error:
+        raise invalid(number, f"not JSON: {error}") from None
+
+
+def _check(value: Any, number: int, pointer: str = "", depth: int = 0) -> None:
+    """What the journal would not keep as it is. Text may hold anything: transcripts do."""
     if depth > NESTING_MAX:
         raise invalid(number, f"nested deeper than {NESTING_MAX} levels")
-    if isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            _check_depth(item, number, depth + 1)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise invalid(number, "the number is out of range", pointer)
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            _check(item, number, f"{pointer}/{index}", depth + 1)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check(item, number, f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}", depth + 1)
+
+
+def _check_as_in_requests(head: bytes) -> None:
+    """Labels and metadata may hold what they may hold when a session is made, and nothing else."""
+    try:
+        parse(head)
+    except Problem as problem:
+        first = problem.errors[0]
+        raise invalid(1, first.message, first.pointer or "") from None
 
 
 def _refuse_constant(name: str) -> Any:
@@ -314,9 +281,14 @@ def _refuse_constant(name: str) -> Any:
 
 def _message(line: MessageLine) -> ImportedMessage:
     content = [block.model_dump(exclude_unset=True) for block in line.content]
-    at_ms = milliseconds(datetime.fromisoformat(line.created_at.isoformat()).astimezone(UTC))
     return ImportedMessage(
-        line.id, line.number, line.role, cast("list[Block]", content), line.producer, line.stop_reason, at_ms
+        line.id,
+        line.number,
+        line.role,
+        cast("list[Block]", content),
+        line.producer,
+        line.stop_reason,
+        milliseconds(line.created_at),
     )
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 Object = dict[str, Any]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1)
 
 
 def time(ms: int) -> str:
     """RFC 3339 in UTC with milliseconds."""
-    return (_EPOCH + timedelta(milliseconds=ms)).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
+    return (_EPOCH + timedelta(milliseconds=ms)).isoformat(timespec="milliseconds") + "Z"  # %Y is not padded
 
 
 def time_or_none(ms: int | None) -> str | None:

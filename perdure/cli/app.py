@@ -11,6 +11,7 @@ import typer
 from perdure.cli.app_people import app as people_app
 from perdure.cli.app_schedules import app as schedules_app
 from perdure.cli.app_sessions import app as sessions_app
+from perdure.cli.given import check_words, text_given
 from perdure.cli.options import ApiUrl, As, Conflict, Home, Json, LimitAction, MaxCost, MaxTokens, PolicyFile, Run
 from perdure.cli.trouble import Failed
 
@@ -75,7 +76,7 @@ def run_command(
         agent, model, instructions, tools, session, max_cost, max_tokens, on_limit, policy, json, follow, on_conflict
     )
     where = Where(api_url, home, as_)
-    raise typer.Exit(run_agent(sys.stdin.read() if text == "-" else text, options, where=where))
+    raise typer.Exit(run_agent(text_given(text), options, where=where))
 
 
 @app.command()
@@ -182,6 +183,7 @@ def version() -> None:
 def run() -> None:
     """The entry point: a known trouble becomes a line on stderr, several ones a line each."""
     try:
+        check_words(sys.argv[1:])
         app()
     except Failed as trouble:
         for line in str(trouble).splitlines():

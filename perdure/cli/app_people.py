@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
+from perdure.cli.given import text_given
 from perdure.cli.options import (
     ApiUrl,
     As,
@@ -96,7 +96,7 @@ def respond(
     from perdure.cli.asks import respond as give
     from perdure.cli.client import Where
 
-    raise typer.Exit(give(what, _text(result), call=call, where=Where(api_url, home, as_)))
+    raise typer.Exit(give(what, text_given(result), call=call, where=Where(api_url, home, as_)))
 
 
 @app.command()
@@ -130,7 +130,7 @@ def say(
     from perdure.cli.client import Where
     from perdure.cli.orders import say as send
 
-    raise typer.Exit(send(run, _text(text), delivery=delivery, where=Where(api_url, home, as_)))
+    raise typer.Exit(send(run, text_given(text), delivery=delivery, where=Where(api_url, home, as_)))
 
 
 @app.command()
@@ -228,7 +228,9 @@ def check(
     from perdure.cli.client import Where
     from perdure.cli.policy import check as dry_run
 
-    raise typer.Exit(dry_run(agent, tool, _text(arguments), policy=policy, as_json=json, where=Where(api_url, home)))
+    raise typer.Exit(
+        dry_run(agent, tool, text_given(arguments), policy=policy, as_json=json, where=Where(api_url, home))
+    )
 
 
 @app.command()
@@ -249,7 +251,7 @@ def signal(
     from perdure.cli.client import Where
     from perdure.cli.timers import signal as send
 
-    given = None if payload is None else _text(payload)
+    given = None if payload is None else text_given(payload)
     where = Where(api_url, home, as_)
     raise typer.Exit(send(run, name, given, urgency=urgency, dedupe_key=dedupe_key, as_json=json, where=where))
 
@@ -277,7 +279,3 @@ def fire(
     from perdure.cli.timers import fire as end
 
     raise typer.Exit(end(run, timer, cancel=cancel, where=Where(api_url, home, as_)))
-
-
-def _text(given: str) -> str:
-    return sys.stdin.read() if given == "-" else given

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Literal
 
 import typer
 
+from perdure.cli.given import text_given
 from perdure.cli.options import ApiUrl, As, Home, Json, LimitAction, MaxCost, MaxTokens, PolicyFile
 
 app = typer.Typer()
@@ -58,7 +58,7 @@ def create(
     from perdure.cli.schedules import NewSchedule, create_schedule
 
     new = NewSchedule(
-        name, sys.stdin.read() if text == "-" else text, cron or [], every, at or [], timezone, agent, model,
+        name, text_given(text), cron or [], every, at or [], timezone, agent, model,
         instructions, tool or [], overlap, jitter, catch_up, quiet, one_session, pause_on_failure, max_cost,
         max_tokens, on_limit, policy,
     )  # fmt: skip

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from perdure.cli.asked import WORDS, circumstances, commands, options_of, question_line, subject
 from perdure.cli.client import Api, Object, Where
+from perdure.cli.given import json_given, json_of
 from perdure.cli.text import one_line, pretty, shown_json
 from perdure.cli.trouble import Failed
 
@@ -209,10 +210,7 @@ def _values(text: str, asked: Object) -> list[Any]:
 
 def arguments_from(text: str, where: str) -> Object:
     """Edited arguments: a JSON object. Failed."""
-    try:
-        value = json.loads(text, parse_constant=_refuse)
-    except ValueError as error:
-        raise Failed(f"{where} is not JSON: {error}", status=2) from None
+    value = json_given(text, where)
     if not isinstance(value, dict):
         raise Failed(f"{where} is not a JSON object, as the arguments of a call are", status=2)
     return value
@@ -220,13 +218,9 @@ def arguments_from(text: str, where: str) -> Object:
 
 def _json_or_text(text: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json_of(text)
     except ValueError:
         return text
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
 
 
 def _shows_how(api: Api, ask: Object) -> int:

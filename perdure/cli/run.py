@@ -14,6 +14,7 @@ from rich.table import Table
 
 from perdure.cli.client import TERMINAL, Api, Object, Where
 from perdure.cli.follow import EXIT_COMPLETED, follow
+from perdure.cli.given import json_of, sendable
 from perdure.cli.money import budget_from
 from perdure.cli.render import duration_seconds, status_style
 from perdure.cli.text import ago, one_line, pretty
@@ -89,7 +90,7 @@ def read_policy(file: Path) -> Object:
     """A policy, as JSON or (``.toml``) as TOML. Failed."""
     try:
         text = file.read_text()
-        policy = tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
+        policy = sendable(tomllib.loads(text)) if file.suffix == ".toml" else json_of(text)
     except (OSError, ValueError) as trouble:
         raise Failed(f"the policy {file} cannot be read: {trouble}", status=2) from None
     if not isinstance(policy, dict):

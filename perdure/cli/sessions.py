@@ -15,6 +15,7 @@ from rich.table import Table
 
 from perdure.cli.client import Api, Object, Where
 from perdure.cli.follow import EXIT_COMPLETED, follow
+from perdure.cli.given import text_given
 from perdure.cli.money import budget_from
 from perdure.cli.text import ago, pretty
 from perdure.cli.trouble import Failed
@@ -115,7 +116,7 @@ def delete_session(session: str, *, sure: bool, where: Where) -> int:
 
 def fork_run(run: str, seq: int, text: str | None, options: GoingOn, *, where: Where) -> int:
     api = where.connect()
-    said = {} if text is None else {"input": sys.stdin.read() if text == "-" else text}
+    said = {} if text is None else {"input": text_given(text)}
     made = api.post(f"/v1/runs/{api.resolve(run)}/fork", {"from_seq": seq, **said, **options.body()})
     return _shown(api, made, options)
 

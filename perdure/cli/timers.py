@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from perdure.cli.client import Object, Where
+from perdure.cli.given import json_given
 from perdure.cli.text import clean, one_line, pretty
 from perdure.cli.trouble import Failed
 
@@ -25,7 +23,7 @@ def signal(
 ) -> int:
     body: Object = {"urgency": urgency}
     if payload is not None:
-        body["payload"] = _json(payload)
+        body["payload"] = json_given(payload, "the payload")
     if dedupe_key is not None:
         body["dedupe_key"] = dedupe_key
     api = where.connect()
@@ -69,10 +67,3 @@ def fire(run: str, timer: str | None, *, cancel: bool, where: Where) -> int:
     ended = api.post(f"/v1/runs/{run_id}/timers/{timer}/{'cancel' if cancel else 'fire'}", {})
     print(f"{ended['id']} is {ended['status']}; {run_id} goes on")
     return 0
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise Failed(f"the payload is no JSON: {error}", status=2) from None

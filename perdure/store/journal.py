@@ -142,10 +142,11 @@ class Journal(Protocol):
 
     async def delete_session(self, project_id: str, session_id: str) -> list[str]:
         """Erase what was said in a session and in those of all runs below its runs, what these runs were about, and
-        their blackboards; their rows stay without content, the sessions as tombstones. Runs above that stay quote
-        nothing of it in their events. Messages that a fork inherits stay until it is deleted, too; blobs that nothing
-        refers to any more are removed when nobody has put them lately. The ids of all of these runs; none when it was
-        deleted before. NotFound; SessionBusy when any of the sessions is."""
+        their blackboards; their rows stay without content, the sessions as tombstones. The schedules that these runs
+        have made are deleted, too, and wait to be told to Temporal. Runs above that stay quote nothing of it in their
+        events. Messages that a fork inherits stay until it is deleted, too; blobs that nothing refers to any more are
+        removed when nobody has put them lately. The ids of all of these runs; none when it was deleted before.
+        NotFound; SessionBusy when any of the sessions is."""
         ...
 
     async def prune(
@@ -251,7 +252,8 @@ class Journal(Protocol):
     # reconciler.
 
     async def create_schedule(self, new: NewSchedule, *, most: int, most_of_owner: int) -> ScheduleRow:
-        """An existing id is returned as it is. NotFound (session), ScheduleNameTaken, TooManySchedules."""
+        """An existing id is returned as it is. NotFound and SessionDeleted (of the session), ScheduleNameTaken,
+        TooManySchedules."""
         ...
 
     async def get_schedule(self, project_id: str, id_or_name: str) -> ScheduleRow:

@@ -44,10 +44,10 @@ def dump_sorted(value: Any) -> str:
 
 
 def load(text: str) -> Any:
-    """What ``dump`` was given."""
+    """What ``dump`` was given, or what any other JSON text says."""
     try:
         return from_json(text)
-    except ValueError:  # pydantic's parser is twice as fast, but refuses lone surrogates
+    except (ValueError, TypeError):  # pydantic's parser is twice as fast, but takes no lone surrogates, escaped or not
         return json.loads(text)
 
 

@@ -420,6 +420,10 @@ Index(
     "ix_schedules_unapplied", schedules.c.updated_ms,
     sqlite_where=text("applied_version < version"), postgresql_where=text("applied_version < version"),
 )  # fmt: skip
+Index(
+    "ix_schedules_made_by", schedules.c.made_by_run_id,
+    sqlite_where=text("made_by_run_id IS NOT NULL"), postgresql_where=text("made_by_run_id IS NOT NULL"),
+)  # fmt: skip
 
 invocations = Table(
     "invocations",

@@ -1,5 +1,6 @@
 """Erasure: a deleted session keeps its row and its runs' numbers, and loses everything that was said. So do the
-sessions of the runs below its own (``sql_family_erasure.py``).
+sessions of the runs below its own (``sql_family_erasure.py``), and the schedules that all of these have made
+(``sql_schedule_erasure.py``).
 
 Messages that a fork still inherits stay until the last such fork is deleted, too. Blobs go when no message refers
 to them any more, and nobody has put them lately: an answer that was not committed yet may be about to refer to one.
@@ -38,6 +39,7 @@ from perdure.store.schema import idempotency_keys as keys
 from perdure.store.sql_family_erasure import hush_others, parts, take_family
 from perdure.store.sql_forks import take_session
 from perdure.store.sql_retention import EVENTS_PRUNED
+from perdure.store.sql_schedule_erasure import erase_schedules, take_schedules, wordless
 from perdure.store.sql_sessions import get_session
 from perdure.store.trouble import SessionDeleted
 
@@ -49,6 +51,7 @@ BLOBS_AT_ONCE = 1_000  # removed with one session; the rest go with the next, or
 def delete_session(connection: Connection, project_id: str, session_id: str) -> tuple[SessionRow, list[str]]:
     """The tombstone, and the ids of the runs that have lost their words: the session's, and all below them, whose
     sessions go with it. SessionBusy; NotFound."""
+    take_schedules(connection, session_id)
     try:
         session = take_session(connection, project_id, session_id)
     except SessionDeleted:
@@ -59,6 +62,7 @@ def delete_session(connection: Connection, project_id: str, session_id: str) -> 
         id_ for some in parts(numbers) for id_ in connection.execute(_ids_of(some)).scalars()
     ]  # fmt: skip
     hush_others(connection, numbers, run_ids)
+    erase_schedules(connection, run_ids)
     kept_beside: list[str] = []
     older: set[int] = set()
     for some in parts(numbers):
@@ -149,9 +153,7 @@ def _blank_runs(connection: Connection, session_nos: Sequence[int], of_these: Se
     connection.execute(delete(signals).where(signals.c.run_no.in_(of_these)))
     connection.execute(delete(run_labels).where(run_labels.c.run_no.in_(of_these)))
     for row in connection.execute(select(runs).where(runs.c.session_no.in_(session_nos))).mappings().all():
-        definition = {**load(row["definition"]), "instructions": "", "client_tools": [], "agent_tools": []}
-        for member in ("policy", "run_policy", "further_policies", "output_schema"):
-            definition.pop(member, None)
+        definition = wordless(load(row["definition"]))
         error = row["error"] and dump({**load(row["error"]), "message": ERASED})
         reason = row["stop_reason"] if row["status"] != "cancelled" else "cancelled"
         connection.execute(

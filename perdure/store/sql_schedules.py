@@ -14,8 +14,9 @@ from perdure.store.rows import Page
 from perdure.store.run_transaction import new_id, now_ms
 from perdure.store.schedule_rows import NewSchedule, ScheduleChange, ScheduleRow
 from perdure.store.schema import schedules
+from perdure.store.sql_forks import take_session
 from perdure.store.sql_invocations import settle
-from perdure.store.sql_sessions import create_session, get_session
+from perdure.store.sql_sessions import create_session
 from perdure.store.trouble import NotFound, ScheduleNameTaken, TooManySchedules, VersionMismatch
 
 _LIVE = schedules.c.deleted_ms.is_(None)
@@ -93,7 +94,7 @@ def _session_for(connection: Connection, new: NewSchedule) -> str | None:
     if new.definition["session"]["mode"] == "new":
         return None
     if new.session_id is not None:
-        return get_session(connection, new.project_id, new.session_id).id
+        return str(take_session(connection, new.project_id, new.session_id)["id"])  # nobody erases it meanwhile
     return create_session(connection, new.project_id, new_id("ses"), {}, {}).id
 
 

@@ -77,7 +77,7 @@ def _session_of(row: RowMapping) -> SessionRow:
         last_number=row["last_number"] or row["inherited"],
         active_run_id=row["active_run_id"],
         created_ms=row["created_ms"],
-        updated_ms=row["last_ms"] or row["created_ms"],
+        updated_ms=max(row["last_ms"] or 0, row["created_ms"]),  # imported messages are older than their session
         labels=load_map(row["labels"]),
         metadata=load_map(row["metadata"]),
         forked_from=row["forked_from"],

@@ -16,8 +16,10 @@ from perdure.tools.builtin.family import TASK_CHARS_MAX
 from perdure.tools.json_schema import BadSchema, misfit_words, schema_of
 from perdure.tools.port import ToolBox, ToolCallContext, ToolTrouble
 from perdure.tools.problem import Problem
+from perdure.tools.result_text import valid_text
 
 AGENT_TOOLS_MAX = 64
+ANSWER_DEPTH_MAX = 100  # whoever writes a deeper one down, some levels further in, may run into Python's own bound
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
 _NAME_CHARS_MAX = 64  # what every vendor accepts as a function name
 _FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
@@ -94,13 +96,17 @@ def with_answer_schema(instructions: str, schema: Mapping[str, Json]) -> str:
 
 def typed_answer(schema: Mapping[str, Json], text: str) -> tuple[str, str]:
     """The answer as JSON, and "" as it fits; or the text as it is, and what is wrong with it. A fence of Markdown
-    around the JSON, which models like to put there, is no fault."""
+    around the JSON, which models like to put there, is no fault. Lone surrogates become U+FFFD, as in every result."""
     fenced = _FENCED.fullmatch(text)
     inner = fenced.group(1) if fenced else text
     try:
         value = json.loads(inner, parse_constant=_no_constant)
+        valid = valid_text(json.dumps(value, ensure_ascii=False, allow_nan=False))  # 1e400 is an infinity
     except (ValueError, RecursionError) as error:
         return text, f"the answer is no JSON: {str(error)[:200]}"
+    if _is_deep(value):
+        return text, f"the answer is nested deeper than {ANSWER_DEPTH_MAX} levels"
+    value = json.loads(valid)
     if wrong := misfit_words("the answer does not fit the output schema:", schema, value):
         return text, wrong
     return json.dumps(value, ensure_ascii=False), ""
@@ -134,6 +140,14 @@ def _schema_problems(schema: Json, here: str, *, of_object: bool) -> list[Proble
     if of_object and cast("dict[str, Json]", schema).get("type") != "object":  # what every vendor demands of a function
         return [Problem(here, "invalid_schema", 'the schema must have "type": "object"')]
     return []
+
+
+def _is_deep(value: Json) -> bool:
+    level: list[Json] = [value]
+    for _ in range(ANSWER_DEPTH_MAX + 1):
+        members = (part.values() if isinstance(part, dict) else part for part in level if isinstance(part, dict | list))
+        level = [member for inner in members for member in inner]
+    return bool(level)
 
 
 def _no_constant(name: str) -> Json:

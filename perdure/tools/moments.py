@@ -3,6 +3,7 @@ cannot be meant is refused in words that the model can act on."""
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -12,6 +13,8 @@ from perdure.tools.port import InvalidArguments
 SECONDS_MIN = 1
 SECONDS_MAX = 31_622_400  # a leap year
 ZONE_HINT = "give an IANA name such as UTC, Europe/Berlin or America/New_York"
+_CLOCK = r"(?:[01]\d|2[0-3]):[0-5]\d"
+_WRITTEN = re.compile(rf"\d{{4}}-\d\d-\d\dT{_CLOCK}(?::[0-5]\d(?:\.\d+)?(?:Z|[+-]{_CLOCK})?)?", re.ASCII)
 _DEADLINE_MARGIN_SECONDS = 1  # what wakes at its deadline has expired
 
 
@@ -25,13 +28,12 @@ def zone_of(name: str) -> ZoneInfo | None:
 
 def moment_ms(text: str, timezone: str | None) -> int:
     """Unix milliseconds of ``until``: RFC 3339, or local time together with a zone. InvalidArguments."""
-    try:
-        at = datetime.fromisoformat(text.strip())
-    except ValueError:
+    at = _time(text.strip().upper())
+    if at is None:
         raise InvalidArguments(
             f"until: {text[:100]!r} is no time; write 2026-12-01T09:00:00+01:00, "
             "or 2026-12-01T09:00 with timezone Europe/Berlin"
-        ) from None
+        )
     if at.tzinfo is not None:
         if timezone is not None:
             raise InvalidArguments("until: it has an offset already; leave out either the offset or timezone")
@@ -49,6 +51,15 @@ def moment_ms(text: str, timezone: str | None) -> int:
     if not exists:
         raise InvalidArguments(f"until: {text[:100]} does not exist in {timezone}: clocks are put forward over it")
     return _milliseconds(there)
+
+
+def _time(text: str) -> datetime | None:
+    """None for what is neither RFC 3339 nor local time: Python itself takes all of ISO 8601, with weeks and ordinals,
+    of which nobody knows whether it was meant."""
+    try:
+        return datetime.fromisoformat(text) if _WRITTEN.fullmatch(text) else None
+    except ValueError:
+        return None
 
 
 def within_limits(what: str, until_ms: int, now_ms: int, deadline_ms: int) -> int:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from api.schedule_keeping import ScheduleKeeper
+from api.times import milliseconds, time
 from perdure.content import Block
 from perdure.store.rows import Delta, ImportedMessage
+from perdure.store.schedule_rows import NewSchedule
 from tests.api.service import Service, serve
 from tests.api.test_family import child, leader
+from tests.scheduling.definitions import defined
 from tests.store.test_sessions import dump_of
 
 JSONL = {"content-type": "application/jsonl"}
@@ -155,6 +160,81 @@ async def test_a_broken_export_is_refused_with_the_line_and_leaves_nothing(servi
     assert await service.count("/v1/sessions") == 1
 
 
+async def test_what_an_import_could_not_keep_as_it_is_is_refused_and_leaves_nothing(
+    service: Service, tmp_path: Path
+) -> None:
+    run = await with_a_large_result(service)
+    lines = await export(service, run["session_id"])
+    raw = [json.dumps(line).encode() + b"\n" for line in lines]
+
+    def with_value(place: int, old: bytes, new: bytes) -> bytes:
+        assert old in raw[place]
+        return b"".join([*raw[:place], raw[place].replace(old, new, 1), *raw[place + 1 :]])
+
+    call = lines[2]["content"][-1]
+    assert call["type"] == "tool_call"
+    thought = [{"type": "reasoning", "text": "", "producer": "p", "opaque": [7]}, call]
+    with_opaque = changed(lines, 2, content=thought)
+    infinite = b"".join(json.dumps(line).encode().replace(b"[7]", b"[[1e400]]") + b"\n" for line in with_opaque)
+    other = {"type": "blob", "id": f"blob_{'0' * 64}", "missing": True}
+    without_bytes = {name: part for name, part in lines[3]["content"][0].items() if name != "bytes"}
+    refused: list[tuple[list[Any] | bytes, int, str, str]] = [
+        (b"\n", 1, "", "an empty line"),
+        (b"".join([*raw[:3], b"  \n", *raw[3:]]), 4, "", "an empty line"),
+        (changed(lines, 0, version=True), 1, "/version", "1"),
+        (changed(lines, 0, version=1.0), 1, "/version", "1"),
+        (changed(lines, 0, created_at="0001-01-01T00:00:00+14:00"), 1, "/created_at", "1970"),
+        (changed(lines, 1, created_at="0001-01-01T00:00:00+14:00"), 2, "/created_at", "1970"),
+        (changed(lines, 1, created_at="0999-01-01T00:00:00Z"), 2, "/created_at", "1970"),
+        (changed(lines, 1, created_at="1969-12-31T23:59:59.999Z"), 2, "/created_at", "1970"),
+        (changed(lines, 1, created_at="9999-12-31T23:59:59-14:00"), 2, "/created_at", "9999"),
+        (with_value(0, b'"metadata": {}', b'"metadata": {"a": [1e400]}'), 1, "/metadata/a/0", "out of range"),
+        (with_value(0, b'"metadata": {}', b'"metadata": {"a": "\\u0000"}'), 1, "/metadata/a", "NUL"),
+        (with_value(0, b'"metadata": {}', b'"metadata": {"a": "\\ud800"}'), 1, "/metadata/a", "surrogate"),
+        (with_value(0, b'"metadata": {}', b'"metadata": {"a": %d}' % 2**64), 1, "/metadata/a", "64 bits"),
+        (with_value(0, b'"labels": {}', b'"labels": {"a": "\\u0000"}'), 1, "/labels/a", "NUL"),
+        (with_value(2, b'"arguments": {', b'"arguments": {"a/b": -1e400, '), 3, "/content/2/arguments/a~1b", "range"),
+        (infinite, 3, "/content/0/opaque/0/0", "out of range"),
+        (changed(lines, 2, producer="a\0"), 3, "/producer", "NUL"),
+        (changed(lines, 2, stop_reason="\ud800"), 3, "/stop_reason", "unicode"),
+        (changed(lines, 2, id=lines[1]["id"]), 3, "/id", "has this id"),
+        ([*lines[:-1], other, {**lines[-1], "blobs": 2}], 9, "/id", "no message refers"),
+        (changed(lines, 3, content=[{**lines[3]["content"][0], "bytes": 10**15}]), 4, "/content", "has 700000 bytes"),
+        (changed(lines, 3, content=[without_bytes]), 4, "/content", "has 700000 bytes"),
+        (changed(lines, 3, content=[{**lines[3]["content"][0], "blob": None}]), 4, "/content/0/blob", "string"),
+        (changed(lines, 2, content=[{**call, "arguments": None}]), 3, "/content/0/arguments", "dictionary"),
+        (changed(lines, 5, missing=True), 6, "/missing", "missing"),
+        ([*lines[:5], {**other, "id": lines[5]["id"], "bytes": 3}, lines[-1]], 6, "/missing", "missing"),
+        ([*lines[:8], {**other, "id": lines[5]["id"]}, {**lines[-1], "blobs": 2}], 9, "/id", "before"),
+    ]  # fmt: skip
+    files = sorted((tmp_path / "blobs").rglob("*"))
+    for body, line, pointer, words in refused:
+        answer = await take_in(service, body)
+        problem = answer.json()
+        assert (answer.status_code, problem["code"]) == (422, "export_invalid"), (words, problem)
+        assert (problem["errors"][0]["line"], problem["errors"][0]["pointer"]) == (line, pointer), problem["detail"]
+        assert problem["detail"].startswith(f"Line {line}: ")
+        assert words in problem["detail"]
+    assert await service.count("/v1/sessions") == 1
+    assert sorted((tmp_path / "blobs").rglob("*")) == files
+
+
+async def test_the_first_and_the_last_moment_that_are_taken_come_back_as_they_were(service: Service) -> None:
+    run = await service.completed_run()
+    lines = await export(service, run["session_id"])
+    for at in ("1970-01-01T00:00:00.000Z", "9999-12-31T23:59:59.999Z"):
+        made = await take_in(service, changed(lines, 1, created_at=at))
+        assert (await export(service, made.json()["id"]))[1]["created_at"] == at
+    assert time(milliseconds(datetime(999, 1, 2, tzinfo=UTC))) == "0999-01-02T00:00:00.000Z"
+
+
+async def test_an_imported_session_was_not_changed_before_it_was_made(service: Service) -> None:
+    run = await service.completed_run()
+    lines = changed(await export(service, run["session_id"]), 1, created_at="2001-01-01T00:00:00.000Z")
+    session = (await take_in(service, changed(lines, 2, created_at="2001-01-01T00:00:00.000Z"))).json()
+    assert session["updated_at"] == session["created_at"]
+
+
 async def test_an_import_says_what_it_is_and_may_be_larger_than_a_request(tmp_path: Path) -> None:
     limits = {"request_bytes_max": 2_000, "import_bytes_max": 50_000}
     async with serve(tmp_path, limits=limits) as service:
@@ -264,6 +344,25 @@ async def test_a_deleted_session_takes_along_what_its_sub_agents_said(service: S
     assert (tree["total"]["runs"], tree["total"]["usage"]["cost_usd"]) == (2, "0.0075")
     gone = await service.get(f"/v1/sessions/{one.session_id}/messages")
     assert (gone.status_code, gone.json()["code"]) == (410, "session_deleted")
+
+
+async def test_a_deleted_session_takes_along_the_schedules_that_its_agent_has_made(service: Service) -> None:
+    run = await service.completed_run()
+    definition = defined({"every_seconds": 3_600}, session={"mode": "continue", "on_conflict": "enqueue"})
+    new = NewSchedule("sch_own", "wake", definition, "me", session_id=run["session_id"], made_by_run_id=run["id"])
+    await service.journal.create_schedule(new, most=9, most_of_owner=9)
+    keeper = ScheduleKeeper(service.app.state.parts.assembly, older_than_ms=0)
+    await keeper.keep()
+    assert service.schedules.told == {"sch_own": 1}
+    assert (await service.http.delete(f"/v1/sessions/{run['session_id']}")).status_code == 204
+    assert (await service.get("/v1/schedules/wake")).status_code == 404
+    assert (await service.get("/v1/schedules")).json()["data"] == []
+    await keeper.keep()
+    assert service.schedules.told == {"sch_own": None}, "Temporal hears of it as of any other that is deleted"
+    session = {"mode": "continue", "session_id": run["session_id"]}
+    agent = {"agent_inline": {"model": "openai/priced"}, "input": "x", "spec": {"every_seconds": 60}}
+    refused = await service.post("/v1/schedules", {"name": "late", **agent, "session": session})
+    assert (refused.status_code, refused.json()["code"]) == (410, "session_deleted")
 
 
 async def test_a_session_is_not_deleted_while_a_detached_child_is_at_work(service: Service) -> None:

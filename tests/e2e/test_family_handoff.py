@@ -75,6 +75,16 @@ def test_the_only_property_task_is_what_the_agent_reads(stack: Stack) -> None:
     assert json.loads(results(stack, run["id"])[0]["text"])["output"] == "I got say hello"
 
 
+def test_half_a_character_in_an_answer_that_is_json_keeps_nobody_waiting(stack: Stack) -> None:
+    agent(stack, "rater", "odd-bee")
+    run = ask(stack, "calls-a-rater", [RATED])
+    assert run["status"] == "completed", run
+    (result,) = results(stack, run["id"])
+    assert json.loads(result["text"])["output"] == {"stars": 3, "why": "half \ufffd a character"}
+    (child,) = children(stack, run["id"])
+    assert child["status"] == "completed"
+
+
 def test_an_answer_that_does_not_fit_fails_the_call_and_not_the_child(stack: Stack) -> None:
     agent(stack, "rater", "chatty-bee")
     run = ask(stack, "calls-a-rater", [RATED])

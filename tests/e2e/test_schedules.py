@@ -455,6 +455,8 @@ def test_an_agent_wakes_itself_up_in_the_same_conversation(stack: Stack) -> None
     assert (woken["session_id"], woken["input"][0]["text"]) == (run["session_id"], "wake up")
     assert woken["schedule_id"] == schedule["id"]
     assert stack.http.get("/v1/schedules/my-wake").json()["status"] == "ended"
+    stack.http.delete(f"/v1/sessions/{run['session_id']}").raise_for_status()
+    assert stack.http.get("/v1/schedules/my-wake").status_code == 404, "it has gone with its conversation"
 
 
 def test_an_agent_may_make_so_many_schedules_and_policy_is_asked_before(build: Callable[..., Stack]) -> None:

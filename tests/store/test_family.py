@@ -15,6 +15,7 @@ from perdure.core.budget import Account, Amount, Ask, Budget
 from perdure.core.happenings import Order
 from perdure.core.state import TERMINAL, Failure, Json, Outcome, Usage
 from perdure.store.journal import Journal
+from perdure.store.json_text import dump, load
 from perdure.store.rows import (
     INBOX_WAITING_MAX,
     Awaits,
@@ -777,6 +778,18 @@ async def test_an_answer_that_has_to_be_json_and_fits_is_json_in_the_parents_res
     await finish(journal, child.id, '```json\n{"stars": 4}\n```', said=Said('{"stars": 4}', typed=True))
     assert (await result(journal, run, "c1"))["output"] == {"stars": 4}
     assert (await journal.get_call(run.id, "c1")).status == "completed"
+
+
+async def test_a_half_character_in_an_answer_that_is_json_does_not_keep_the_child_from_its_end(
+    journal: Journal,
+) -> None:
+    run = await parent_of(journal, "c1", "c2")
+    for call_id, words in (("c1", '{"t":"\ud800"}'), ("c2", '{"t":"\\ud800"}')):  # as it is, and as JSON escapes it
+        child = await spawned(journal, run, call_id)
+        await finish(journal, child.id, words, said=Said(words, typed=True))
+        assert (await result(journal, run, call_id))["output"] == {"t": "\ud800"}
+    for stored in ('["\ud800"]', '["\\ud800"]', dump(["\ud800"])):
+        assert load(stored) == ["\ud800"]
 
 
 async def test_an_answer_that_does_not_fit_fails_the_call_and_the_child_stays_completed(journal: Journal) -> None:

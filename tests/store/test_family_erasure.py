@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from perdure.store.rows import NewMessage, NewRun, RunRow, Said, ToolCommit
+from perdure.store.rows import NewMessage, NewRun, RunRow, Said, StoredReply, ToolCommit
+from perdure.store.schedule_rows import InvocationRow, NewInvocation, NewSchedule, ScheduleChange
 from perdure.store.sql import SqlJournal
 from perdure.store.trouble import NotFound, SessionBusy, SessionDeleted
+from tests.scheduling.definitions import defined
+from tests.store.conftest import Open
 from tests.store.runs import AGENT, FAR, all_events, begin, new_run, said, text
 from tests.store.test_family import DONE, FIRST, ask_for, finish, parent_of, spawned
 from tests.store.test_sessions import LATER, dump_of, fork, words
@@ -116,6 +121,92 @@ async def test_a_childs_session_that_is_deleted_alone_is_quoted_by_no_event_and_
     again = await journal.post_entry(root.id, "p10", "and on", None)
     assert again.number == 5, "the root is at work, and its board goes on"
     assert (await journal.get_session("default", root.session_id)).deleted_ms is None
+
+
+def own_schedule(run: RunRow, name: str, timing: Any = None) -> NewSchedule:
+    """As an agent makes it for itself, all of its words secret."""
+    inline = {
+        **AGENT, "instructions": "secret instructions", "output_schema": {"title": "secret"},
+        "policy": {"rules": [{"tool": "book", "action": "ask", "reason": "secret reason"}]},
+    }  # fmt: skip
+    definition = defined(
+        timing or {"every_seconds": 3_600}, agent=None, inline=inline, input=text("secret task"),
+        labels={"about": "secret label"}, metadata={"note": "secret note"}, policy=inline["policy"],
+        session={"mode": "continue", "on_conflict": "enqueue"},
+    )  # fmt: skip
+    return NewSchedule(
+        f"sch_{name}", f"secret-{name}", definition, "ana", session_id=run.session_id, owner=run.session_id,
+        made_by_run_id=run.id,
+    )  # fmt: skip
+
+
+async def test_the_schedules_that_a_family_has_made_go_with_its_conversation(journal: SqlJournal) -> None:
+    root = await parent_of(journal, "c1")
+    child = await spawned(journal, root, "c1", background=True)
+    mine = await journal.create_schedule(own_schedule(root, "mine"), most=9, most_of_owner=9)
+    await journal.confirm_schedule(mine.id, 1)
+    childs = await journal.create_schedule(own_schedule(child, "childs"), most=9, most_of_owner=9)
+    over = await journal.create_schedule(own_schedule(root, "over"), most=9, most_of_owner=9)
+    await journal.change_schedule("default", over.id, ScheduleChange(deleted=True))
+    await journal.change_schedule("default", childs.id, ScheduleChange(paused=True, reason="secret pause"))
+    fails = NewInvocation(mine.id, 1, "k1", 3_600_000, failed="secret trouble")
+    assert await journal.open_invocation(fails) is not None
+    await journal.accept_trigger(mine.id, "ord_1", "skip")
+    for key, about in (("by id", mine.id), ("by name", childs.name), ("of an order", "ord_1")):
+        await journal.reserve_key("default", key, "f", about)
+        await journal.keep_reply("default", key, StoredReply(200, {}, b"secret reply"))
+    session = {"mode": "continue", "on_conflict": "reject"}
+    somebodys = NewSchedule("sch_s", "somebodys", defined({"every_seconds": 60}, session=session), "bob")
+    await journal.create_schedule(replace(somebodys, session_id=root.session_id), most=9, most_of_owner=9)
+    await finish(journal, child.id)
+    await journal.record(root.id, "finish", [], DONE)
+    await journal.delete_session("default", root.session_id)
+    left = await dump_of(journal)
+    assert "secret" not in left
+    assert "Be brief." not in left
+    page = await journal.list_schedules("default", limit=9, cursor=None, descending=False)
+    assert [row.name for row in page.rows] == ["somebodys"], "what a person has made is that person's"
+    untold = {row.id: row.deleted for row in await journal.unapplied_schedules(older_than_ms=0, limit=9)}
+    assert untold == {mine.id: True, childs.id: True, over.id: True, "sch_s": False}
+    assert await journal.open_invocation(replace(fails, key="k2", planned_ms=7_200_000)) is None
+    with pytest.raises(SessionDeleted):
+        await journal.create_schedule(own_schedule(root, "late"), most=9, most_of_owner=9)
+
+
+async def test_a_firing_and_the_erasure_of_its_conversation_do_not_wait_for_each_other(
+    journal: SqlJournal, open_another: Open
+) -> None:
+    other = await open_another()
+    for number in range(8):
+        run = await new_run(journal)
+        row = await journal.create_schedule(own_schedule(run, f"s{number}"), most=99, most_of_owner=9)
+        await journal.record(run.id, "finish", [], DONE)
+        woken = NewRun(f"run_{number}", AGENT, text("secret task"), FAR, {}, schedule_id=row.id)
+        firing = other.open_invocation(NewInvocation(row.id, 1, "k", 3_600_000, run=woken))
+        fired, erased = await asyncio.gather(
+            firing, journal.delete_session("default", run.session_id), return_exceptions=True
+        )
+        if isinstance(erased, SessionBusy):  # the firing was first
+            assert isinstance(fired, InvocationRow)
+            assert fired.run_id == woken.run_id
+            await journal.record(woken.run_id, "finish", [], DONE)
+            erased = await journal.delete_session("default", run.session_id)
+            assert erased == [run.id, woken.run_id]
+        else:
+            assert erased == [run.id]
+            assert fired is None or isinstance(fired, SessionDeleted)
+        assert "secret" not in await dump_of(journal)
+
+
+async def test_retention_takes_along_the_schedules_that_will_never_fire_again(journal: SqlJournal) -> None:
+    for name, timing in (("once", {"at_ms": [1_000]}), ("often", None)):
+        run = await new_run(journal, name, run_id=f"run_{name}")
+        await journal.create_schedule(own_schedule(run, name, timing), most=9, most_of_owner=9)
+        await journal.record(run.id, "finish", [], DONE)
+    assert (await journal.prune(sessions_before_ms=LATER, limit=9))[1] == ["run_once"]
+    page = await journal.list_schedules("default", limit=9, cursor=None, descending=False)
+    assert [row.id for row in page.rows] == ["sch_often"]
+    assert "secret-once" not in await dump_of(journal)
 
 
 async def test_retention_keeps_a_childs_session_as_long_as_its_roots(journal: SqlJournal) -> None:

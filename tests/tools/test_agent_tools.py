@@ -83,6 +83,8 @@ def test_json_that_fits_is_the_answer_fenced_or_not(text: str) -> None:
         ('Here: {"stars": 4}', "no JSON"),
         ('{"stars": NaN}', "no JSON"),
         ("[" * 100_000, "no JSON"),
+        ('{"stars": 4, "more": 1e400}', "no JSON: Out of range"),
+        ('{"stars": 4, "more": ' + "[" * 900 + "]" * 900 + "}", "nested deeper than 100 levels"),
         ('{"stars": "4"}', "stars: "),
         ("{}", '"stars" is a required property'),
     ],
@@ -91,6 +93,13 @@ def test_what_is_wrong_with_another_answer_is_said(text: str, wrong: str) -> Non
     same, why = typed_answer(STARS, text)
     assert same == text
     assert wrong in why
+
+
+def test_half_characters_become_the_sign_for_what_is_no_text_as_in_every_result() -> None:
+    text = '{"stars": 4, "why": "half \\ud800, whole \\ud83d\\ude00", "\\udfff": 1}'
+    assert typed_answer(STARS, text) == ('{"stars": 4, "why": "half \ufffd, whole 😀", "\ufffd": 1}', "")
+    strict = {"type": "object", "additionalProperties": {"type": ["string", "integer"]}}
+    assert typed_answer(strict, text)[1] == "", "a schema that looks at the text sees it so, too"
 
 
 def test_instructions_end_with_what_the_answer_has_to_be() -> None:

@@ -77,6 +77,14 @@ def upgrade() -> None:
         sa.UniqueConstraint("id", name=op.f("uq_schedules_id")),
     )
     op.create_index(
+        "ix_schedules_made_by",
+        "schedules",
+        ["made_by_run_id"],
+        unique=False,
+        sqlite_where=sa.text("made_by_run_id IS NOT NULL"),
+        postgresql_where=sa.text("made_by_run_id IS NOT NULL"),
+    )
+    op.create_index(
         "ix_schedules_unapplied",
         "schedules",
         ["updated_ms"],
