@@ -216,23 +216,40 @@ async def apply_lost(journal: Journal, schedules: Schedules) -> list[str]:
 def _spec(definition: ScheduleDefinition) -> ScheduleSpec:
     timetable, timing, quiet = Timetable(definition), definition["timing"], definition["quiet_hours"]
     calendars = [_calendar(calendar) for calendar in timetable.calendars]
+    skip = list(_never(timetable.calendars)) if calendars else []
     zone = definition["timezone"]
     intervals = []
+    if quiet is None and timetable.is_of_all_zones():
+        zone = "UTC"  # has no hours in which Temporal loses its way
     if "every_seconds" in timing:
         every, offset = timing["every_seconds"], timing.get("offset_seconds", 0)
         intervals.append(ScheduleIntervalSpec(timedelta(seconds=every), timedelta(seconds=offset)))
         zone = quiet["timezone"] if quiet else zone  # intervals do not look at clocks
     if "at_ms" in timing:
         calendars, zone = [_moment(at_ms) for at_ms in timing["at_ms"]], "UTC"
+    if quiet and quiet["timezone"] == zone:
+        skip += _silence(quiet)
     return ScheduleSpec(
         calendars=calendars,
         intervals=intervals,
-        skip=list(_silence(quiet)) if quiet and quiet["timezone"] == zone else [],
+        skip=skip,
         start_at=_datetime(definition["starts_ms"]),
         end_at=_datetime(definition["ends_ms"]),
         jitter=timedelta(seconds=definition["jitter_seconds"]) if definition["jitter_seconds"] else None,
         time_zone_name=zone,
     )
+
+
+def _never(calendars: Iterable[Calendar]) -> Iterable[ScheduleCalendarSpec]:
+    """The minutes of the day at which no calendar fires. Where clocks are put back Temporal fires at some of them, an
+    hour after what was meant, and an overlap policy would end a run for that."""
+    unused: dict[tuple[int, ...], list[int]] = {}
+    for hour in range(24):
+        used = {minute for calendar in calendars if hour in calendar.hour for minute in calendar.minute}
+        unused.setdefault(tuple(minute for minute in range(60) if minute not in used), []).append(hour)
+    for minutes, hours in unused.items():
+        if minutes:
+            yield ScheduleCalendarSpec(second=_ALL_DAY, minute=_ranges(minutes), hour=_ranges(tuple(hours)))
 
 
 def _silence(quiet: QuietHours) -> Iterable[ScheduleCalendarSpec]:

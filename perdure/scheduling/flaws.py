@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from perdure.scheduling.definition import ScheduleDefinition, TimingDefinition
+from perdure.scheduling.definition import REPLACING, ScheduleDefinition, TimingDefinition
 from perdure.scheduling.timetable import (
     FIELDS,
     BadTiming,
@@ -151,6 +151,6 @@ def _quiet_conflict(definition: ScheduleDefinition) -> Iterator[Flaw]:
     quiet = definition["quiet_hours"]
     if quiet is None or "every_seconds" in definition["timing"] or quiet["timezone"] == definition["timezone"]:
         return
-    if definition["overlap"] in ("cancel_other", "terminate_other"):
+    if definition["overlap"] in REPLACING:
         message = f"with overlap {definition['overlap']} quiet hours must be in the schedule's own time zone"
         yield Flaw("/quiet_hours/timezone", "contradictory", message)

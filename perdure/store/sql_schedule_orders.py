@@ -50,7 +50,7 @@ def accept_trigger(connection: Connection, schedule_id: str, order_id: str, over
     timetable, at_ms = Timetable(load(row["definition"])), now_ms()
     free_ms: int = max(row["triggered_ms"] + 1_000, at_ms - at_ms % 1_000)
     for second in range(_ELSEWHERE_SECONDS):
-        if not timetable.holds(free_ms + second * 1_000):
+        if timetable.meant(free_ms + second * 1_000) is None:
             free_ms += second * 1_000
             break
     if free_ms > at_ms + TRIGGERS_AHEAD_MS:

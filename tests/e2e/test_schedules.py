@@ -146,6 +146,30 @@ def test_a_backfill_fires_at_each_time_of_the_past_one_after_another(stack: Stac
     assert all(before[1] <= after[0] for before, after in pairwise(ends)), ends
 
 
+@pytest.mark.parametrize(
+    ("zone", "line", "overlap", "planned"),
+    [
+        ("America/New_York", "15 1 * * *", "buffer_all", ["10-31T05:15", "11-01T06:15", "11-02T06:15"]),
+        ("America/New_York", "15 1 * * *", "allow_all", ["10-31T05:15", "11-01T06:15", "11-02T06:15"]),
+        ("Europe/Berlin", "15 1 * * *", "buffer_all", ["10-23T23:15", "10-24T23:15", "10-26T00:15"]),
+        ("Europe/Berlin", "0 1,2 * * *", "buffer_all", ["10-24T23:00", "10-25T01:00"]),
+    ],
+)
+def test_a_time_that_comes_twice_when_clocks_are_put_back_fires_once(
+    stack: Stack, zone: str, line: str, overlap: str, planned: list[str]
+) -> None:
+    schedule = made(stack, spec={"cron": line}, timezone=zone, overlap="allow_all", jitter_seconds=600)
+    first, last = (f"2026-{at}:00Z" for at in (planned[0], planned[-1]))
+    order(stack, schedule, "backfill", **{"from": first, "to": last, "overlap": overlap})
+    wait_for(stack, schedule, len(planned), status="started")
+    time.sleep(1.5)  # a firing more would have come
+    rows = book(stack, schedule)
+    assert [(row["planned_at"][5:16], row["cause"], row["status"]) for row in rows] == [
+        (at, "schedule", "started") for at in planned
+    ]
+    assert len(stack.http.get(f"/v1/runs?schedule_id={schedule['id']}").json()["data"]) == len(planned)
+
+
 def test_orders_that_come_at_once_are_all_kept(stack: Stack) -> None:
     schedule = made(stack, spec={"every_seconds": 86_400}, overlap="allow_all")
     day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
