@@ -304,6 +304,10 @@ async def backfill_schedule(request: Strict, given: Given, id_or_name: str, body
     from_ms, to_ms = milliseconds(body.from_), milliseconds(body.to)
 
     async def order(row: ScheduleRow, order_id: str) -> None:
+        for pointer, at_ms in (("/from", from_ms), ("/to", to_ms)):
+            if at_ms < 0:
+                message = "nothing is filled back before 1970-01-01T00:00:00Z"
+                raise field_problem("validation_failed", pointer, message, kind="out_of_range")
         if to_ms > now_ms():
             raise field_problem("validation_failed", "/to", "the future is not filled back", kind="out_of_range")
         count = len(Timetable(row.definition).between(from_ms - 1, to_ms, BACKFILL_MAX + 1))

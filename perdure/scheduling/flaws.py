@@ -59,8 +59,9 @@ def _never(definition: ScheduleDefinition, now_ms: int) -> Flaw:
     unbounded: ScheduleDefinition = {**definition, "starts_ms": None, "ends_ms": None}
     if Timetable(unbounded).next(now_ms) is not None:
         return Flaw("/ends_at", "never_fires", "there is no firing between starts_at (or now) and ends_at")
-    member = "cron" if "cron" in timing else "calendar"
-    return Flaw(f"/spec/{member}", "never_fires", "there is no such day in any year to come, as 31 February")
+    if "cron" in timing:
+        return Flaw("/spec/cron", "never_fires", "there is no such day in any year, as 31 February")
+    return Flaw("/spec/calendar", "never_fires", "there is no such day in any of its years that is still to come")
 
 
 def _zone_flaws(definition: ScheduleDefinition) -> Iterator[Flaw]:
@@ -137,8 +138,8 @@ def _bound_flaws(definition: ScheduleDefinition, now_ms: int) -> Iterator[Flaw]:
     moments = [("/starts_at", starts_ms), ("/ends_at", ends_ms)]
     moments += [(f"/spec/at/{index}", at_ms) for index, at_ms in enumerate(definition["timing"].get("at_ms", []))]
     for pointer, at_ms in moments:
-        if at_ms is not None and at_ms > horizon_ms:
-            yield Flaw(pointer, "out_of_range", "at most 40 years ahead")
+        if at_ms is not None and not 0 <= at_ms <= horizon_ms:
+            yield Flaw(pointer, "out_of_range", "not before 1970-01-01T00:00:00Z, and at most 40 years ahead")
     if ends_ms is not None and ends_ms <= now_ms:
         yield Flaw("/ends_at", "in_the_past", "the schedule would end before it began")
     elif ends_ms is not None and starts_ms is not None and ends_ms <= starts_ms:
