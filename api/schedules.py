@@ -323,14 +323,16 @@ async def backfill_schedule(request: Strict, given: Given, id_or_name: str, body
 async def _ordered(
     request: JsonRequest, parts: Parts, id_or_name: str, order: Callable[[ScheduleRow, str], Awaitable[None]]
 ) -> Response:
-    """Temporal answers and knows the newest version before the order is accepted; with that the order is durable."""
+    """Temporal answers and knows the newest version before the order is accepted; with that the order is durable.
+    A repetition of one that was accepted asks nothing more: it cannot be refused any longer."""
     journal, schedules = parts.assembly.journal, parts.assembly.schedules
 
     async def act(order_id: str) -> Response:
         row = await journal.get_schedule(PROJECT, id_or_name)
-        if await schedules.standing(row.id) is None or row.applied_version != row.version:
-            row = await apply_newest(journal, schedules, row)
-        await order(row, order_id)
+        if not await journal.has_schedule_order(order_id):
+            if not await schedules.knows(row.id) or row.applied_version != row.version:
+                row = await apply_newest(journal, schedules, row)
+            await order(row, order_id)
         try:
             await deliver_orders(journal, schedules, row, for_seconds=DELIVER_SECONDS)
         except TemporalUnavailable as trouble:

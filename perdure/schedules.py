@@ -4,6 +4,7 @@ Temporal is derived from its row, and is made anew when it is lost.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from temporalio.client import (
 from temporalio.service import RPCError, RPCStatusCode
 
 from perdure.contract import SCHEDULED_RUN, SUMMARY_CHARACTERS, TASK_TIMEOUT_SECONDS, ScheduledRunInput
-from perdure.runs import RPC, temporal_trouble
+from perdure.runs import RPC, TemporalBusy, temporal_trouble
 from perdure.scheduling.definition import Overlap, QuietHours, ScheduleDefinition
 from perdure.scheduling.timetable import Calendar, Timetable, clock_minutes
 from perdure.store.journal import Journal
@@ -47,6 +48,8 @@ OVERLAPS: dict[Overlap, ScheduleOverlapPolicy] = {
     "allow_all": ScheduleOverlapPolicy.ALLOW_ALL,
 }
 _APPLIED_AT_MOST = 5  # versions that came one after another while one was applied; the reconciler takes the rest
+_DESCRIBED_AT_MOST = 30  # tries while others ask about the same schedule
+_BUSY_SECONDS = 0.05  # between two of them
 _ALL_DAY = (ScheduleRange(0, 59),)
 
 
@@ -103,8 +106,23 @@ class Schedules:
         )
         return await self._patch(schedule_id, request_id, SchedulePatch(backfill_request=[request]))
 
+    async def knows(self, schedule_id: str) -> bool:
+        """Whether Temporal has the schedule. One that is too busy to be described is there."""
+        try:
+            return await self._described(schedule_id) is not None
+        except TemporalBusy:
+            return True
+
     async def standing(self, schedule_id: str) -> Standing | None:
-        """None: Temporal does not know it. What was sent before is in it: a query waits for the signals before it."""
+        """None: Temporal does not know it. What was sent before is in it: a query waits for the signals before it.
+        Temporal lets one query wait for a schedule and turns others away, so who is turned away comes again."""
+        for _ in range(_DESCRIBED_AT_MOST):
+            with suppress(TemporalBusy):
+                return await self._described(schedule_id)
+            await asyncio.sleep(_BUSY_SECONDS)
+        return await self._described(schedule_id)
+
+    async def _described(self, schedule_id: str) -> Standing | None:
         request = DescribeScheduleRequest(namespace=self._client.namespace, schedule_id=schedule_id)
         async with temporal_trouble():
             try:

@@ -69,6 +69,10 @@ def accept_backfill(
         _add(connection, row, {"id": plain(order_id), "kind": "backfill", "overlap": overlap, **span})
 
 
+def has_schedule_order(connection: Connection, order_id: str) -> bool:
+    return connection.execute(_BY_ID, {"id": plain(order_id)}).first() is not None
+
+
 def _schedule(connection: Connection, schedule_id: str) -> RowMapping:
     row = connection.execute(_TAKE, {"schedule": plain(schedule_id)}).mappings().one_or_none()
     if row is None or row["deleted_ms"] is not None:

@@ -191,6 +191,17 @@ def test_orders_that_come_at_once_are_all_kept(stack: Stack) -> None:
     assert len(book(stack, schedule)) == 9
 
 
+def test_however_many_triggers_come_at_once_each_is_accepted_and_fires(stack: Stack) -> None:
+    schedule = made(stack, spec=far_away(), overlap="allow_all")
+
+    def triggered(_: int) -> int:
+        return int(stack.http.post(f"/v1/schedules/{schedule['id']}/trigger", json={}).status_code)
+
+    with ThreadPoolExecutor(20) as pool:
+        assert set(pool.map(triggered, range(40))) == {202}
+    wait_for(stack, schedule, 40, 60, cause="manual", status="started")
+
+
 @pytest.mark.parametrize("overlap", ["buffer_one", "cancel_other"])
 def test_a_trigger_that_temporal_drops_is_in_the_book(stack: Stack, overlap: str) -> None:
     schedule = made(stack, "scripted/nap", spec=far_away(), overlap=overlap)
