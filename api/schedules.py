@@ -29,6 +29,7 @@ from api.schedule_bodies import (
     TriggerSchedule,
 )
 from api.schedule_making import changed_definition, new_definition
+from api.schedule_refusals import check_trigger
 from api.schedule_rendering import invocation, moment, now_ms, schedule
 from api.schedule_replies import InvocationOut, ScheduleOut, ScheduleTimeOut
 from api.times import milliseconds
@@ -266,7 +267,9 @@ async def _changed(request: JsonRequest, parts: Parts, id_or_name: str, change: 
     response_model=None,
     responses={
         **_POST,
-        **declared("invalid_transition", "idempotency_in_progress", "rate_limited", "temporal_unavailable"),
+        **declared(
+            "invalid_transition", "idempotency_in_progress", "session_deleted", "rate_limited", "temporal_unavailable"
+        ),
         202: _ORDERED,
     },
     openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
@@ -277,14 +280,7 @@ async def trigger_schedule(
     overlap = (body or TriggerSchedule()).overlap
 
     async def order(row: ScheduleRow, order_id: str) -> None:
-        if (overlap or row.definition["overlap"]) == "skip" and (
-            under_way := await given.assembly.journal.open_runs(row.id)
-        ):
-            raise Problem(
-                "invalid_transition",
-                f"Run {under_way[0]} of this schedule is under way, and its overlap policy is to skip: wait for the "
-                "run, cancel it, or give another `overlap`.",
-            )
+        await check_trigger(given.assembly.journal, row, overlap or row.definition["overlap"])
         if await given.assembly.journal.accept_trigger(row.id, order_id, overlap) is None:
             raise Problem("rate_limited", "This schedule was triggered 60 times within a minute; wait a little.")
 

@@ -264,6 +264,26 @@ async def test_a_trigger_that_would_be_skipped_is_refused_and_names_the_run(serv
     assert [found["id"] for found in listed] == ["run_1"]
 
 
+async def test_a_trigger_is_refused_while_the_conversation_is_busy_or_when_it_is_deleted(service: Service) -> None:
+    schedule = await made(service, session="continue")
+    path, session_id = "/v1/schedules/nightly/trigger", schedule["session"]["session_id"]
+    run = await service.new_run(session_id=session_id)
+    refused = await service.post(path, {"overlap": "buffer_all"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "invalid_transition")
+    assert run["id"] in refused.json()["detail"]
+    await service.journal.force_cancel(run["id"], "enough")
+    own = NewRun("run_1", {**AGENT, "name": "x", "model_settings": {}, "limits": {}}, [{"type": "text", "text": "x"}],
+                 4_000_000_000_000, {}, schedule_id=schedule["id"])  # type: ignore[typeddict-item]  # fmt: skip
+    await service.journal.open_invocation(NewInvocation(schedule["id"], 1, "k", 1_000, own))
+    for overlap, status in (("allow_all", 409), ("buffer_one", 202)):
+        assert (await service.post(path, {"overlap": overlap})).status_code == status
+    await service.journal.force_cancel("run_1", "enough")
+    await service.http.delete(f"/v1/sessions/{session_id}")
+    gone = await service.post(path, {})
+    assert (gone.status_code, gone.json()["code"]) == (410, "session_deleted")
+    assert len(service.schedules.orders) == 1
+
+
 async def test_a_backfill_is_of_the_past_and_has_an_end(service: Service) -> None:
     await made(service)
     good = {"from": "2026-01-01T00:00:00Z", "to": "2026-01-03T12:00:00Z"}
