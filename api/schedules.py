@@ -36,7 +36,7 @@ from api.times import milliseconds
 from perdure.runs import TemporalUnavailable
 from perdure.schedule_orders import deliver_orders
 from perdure.schedules import apply_newest
-from perdure.scheduling.timetable import Timetable
+from perdure.scheduling.timetable import EARLIEST_MS, Timetable
 from perdure.store.rows import Page
 from perdure.store.schedule_rows import InvocationRow, NewSchedule, ScheduleChange, ScheduleRow
 from perdure.store.trouble import NotFound
@@ -301,8 +301,8 @@ async def backfill_schedule(request: Strict, given: Given, id_or_name: str, body
 
     async def order(row: ScheduleRow, order_id: str) -> None:
         for pointer, at_ms in (("/from", from_ms), ("/to", to_ms)):
-            if at_ms < 0:
-                message = "nothing is filled back before 1970-01-01T00:00:00Z"
+            if at_ms < EARLIEST_MS:
+                message = "nothing is filled back before 2000-01-01T00:00:00Z"
                 raise field_problem("validation_failed", pointer, message, kind="out_of_range")
         if to_ms > now_ms():
             raise field_problem("validation_failed", "/to", "the future is not filled back", kind="out_of_range")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from perdure.scheduling.definition import REPLACING, ScheduleDefinition, TimingDefinition
 from perdure.scheduling.timetable import (
+    EARLIEST_MS,
     FIELDS,
     BadTiming,
     Timetable,
@@ -138,8 +139,8 @@ def _bound_flaws(definition: ScheduleDefinition, now_ms: int) -> Iterator[Flaw]:
     moments = [("/starts_at", starts_ms), ("/ends_at", ends_ms)]
     moments += [(f"/spec/at/{index}", at_ms) for index, at_ms in enumerate(definition["timing"].get("at_ms", []))]
     for pointer, at_ms in moments:
-        if at_ms is not None and not 0 <= at_ms <= horizon_ms:
-            yield Flaw(pointer, "out_of_range", "not before 1970-01-01T00:00:00Z, and at most 40 years ahead")
+        if at_ms is not None and not EARLIEST_MS <= at_ms <= horizon_ms:
+            yield Flaw(pointer, "out_of_range", "not before 2000-01-01T00:00:00Z, and at most 40 years ahead")
     if ends_ms is not None and ends_ms <= now_ms:
         yield Flaw("/ends_at", "in_the_past", "the schedule would end before it began")
     elif ends_ms is not None and starts_ms is not None and ends_ms <= starts_ms:

@@ -19,7 +19,8 @@ from zoneinfo import ZoneInfo
 
 from perdure.scheduling.definition import CalendarDefinition, QuietHours, ScheduleDefinition
 
-YEAR_MAX = 2100  # Temporal's own horizon
+YEAR_MIN, YEAR_MAX = 2000, 2100  # Temporal's own horizon
+EARLIEST_MS = int(datetime(YEAR_MIN, 1, 1, tzinfo=UTC).timestamp() * 1_000)
 SPELLED = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
@@ -60,7 +61,7 @@ FIELDS = {
     "hour": Field(0, 23, "0"),
     "day_of_month": Field(1, 31, "*"),
     "month": Field(1, 12, "*", _MONTHS),
-    "year": Field(2000, YEAR_MAX, "*"),
+    "year": Field(YEAR_MIN, YEAR_MAX, "*"),
     "day_of_week": Field(0, 7, "*", _DAYS),  # 7 is Sunday again
 }
 
@@ -84,7 +85,7 @@ class Calendar:
     @property
     def every_day(self) -> bool:
         named = (len(self.day_of_month), len(self.month), len(self.day_of_week))
-        return named == (31, 12, 7) and len(self.year) == YEAR_MAX + 1 - FIELDS["year"].low
+        return named == (31, 12, 7) and len(self.year) == YEAR_MAX + 1 - YEAR_MIN
 
     def has_day(self, day: date) -> bool:
         return (
@@ -332,7 +333,7 @@ def _next(calendar: Calendar, zone: ZoneInfo, after_ms: int) -> int | None:
 
 @cache
 def _by_whole_hours(zone: ZoneInfo) -> bool:
-    months = ((year, month) for year in range(FIELDS["year"].low, YEAR_MAX + 1) for month in range(1, 13))
+    months = ((year, month) for year in range(YEAR_MIN, YEAR_MAX + 1) for month in range(1, 13))
     return not any(datetime(*month, 1, tzinfo=zone).timestamp() % 3_600 for month in months)
 
 

@@ -26,7 +26,7 @@ NIGHTLY = {
 BEYOND = {
     "0001-01-01T00:00:00+14:00": "value_error",
     "0001-01-01T00:00:00Z": "out_of_range",
-    "1969-12-31T23:59:59Z": "out_of_range",
+    "1999-12-31T23:59:59Z": "out_of_range",
     "9999-12-31T23:59:59Z": "out_of_range",
     "9999-12-31T23:59:59-14:00": "value_error",
 }
@@ -115,7 +115,7 @@ async def test_the_next_times_are_told_without_temporal(service: Service) -> Non
         *[({member: at}, "validation_failed", f"/{member}", kind)
           for member in ("starts_at", "ends_at") for at, kind in BEYOND.items()],
         *[({"spec": {"at": ["2065-01-01T00:00:00Z", at]}}, "validation_failed", f"/spec/at/{'1' if bad else '0'}", kind)
-          for at, kind in BEYOND.items() if (bad := kind == "value_error") or at < "1970"],
+          for at, kind in BEYOND.items() if (bad := kind == "value_error") or at < "2000"],
         ({"spec": {"calendar": [{"hour": True}]}}, "validation_failed", "/spec/calendar/0/hour", "value_error"),
         ({"timezone": "Europe/Atlantis"}, "validation_failed", "/timezone", "unknown_timezone"),
         ({"jitter_seconds": -1}, "validation_failed", "/jitter_seconds", "greater_than_equal"),
@@ -294,7 +294,7 @@ async def test_a_backfill_is_of_the_past_and_has_an_end(service: Service) -> Non
         ({"to": "2025-01-01T00:00:00Z"}, "/from", "empty"),
         ({"from": "2001-01-01T00:00:00Z"}, "/from", "too_many"),
         ({"from": "2026-01-01"}, "/from", "value_error"),
-        ({"from": "1969-12-31T23:59:59Z"}, "/from", "out_of_range"),
+        ({"from": "1999-12-31T23:59:59Z"}, "/from", "out_of_range"),
         ({"from": "0001-01-01T00:00:00Z"}, "/from", "out_of_range"),
         ({"to": "0001-01-01T00:00:00Z"}, "/to", "out_of_range"),
         ({"to": "9999-12-31T23:59:59-14:00"}, "/to", "value_error"),

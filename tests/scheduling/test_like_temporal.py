@@ -21,7 +21,7 @@ from perdure.dev_server import start_dev_server
 from perdure.runs import DATA_CONVERTER
 from perdure.schedules import Schedules
 from perdure.scheduling.flaws import timing_flaws
-from perdure.scheduling.timetable import Timetable, UnknownZone, zone
+from perdure.scheduling.timetable import EARLIEST_MS, Timetable, UnknownZone, zone
 from perdure.store.schedule_rows import ScheduleRow
 from tests.scheduling.definitions import NOW, defined, ms, shown
 
@@ -143,6 +143,12 @@ async def test_in_every_zone_each_time_of_the_day_on_which_clocks_are_put_back_h
             if {timetable.meant(one) for one in fired} != set(timetable.between(*span, 900)):
                 wrong.append((name, line, [shown(one) for one in fired]))
     assert not wrong
+
+
+async def test_temporal_takes_the_earliest_moment_that_a_schedule_may_name(client: Client) -> None:
+    timing = {"at_ms": [EARLIEST_MS, NOW + 86_400_000]}
+    await Schedules(client, task_queue="none", previews=True).apply(row_of(defined(timing, starts_ms=EARLIEST_MS), "s"))
+    assert await temporals(client, "s", NOW, NOW + 2 * 86_400_000) == [NOW + 86_400_000]
 
 
 async def test_a_schedule_is_made_changed_and_removed_in_temporal_as_its_row_says(client: Client) -> None:

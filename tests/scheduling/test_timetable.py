@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from perdure.scheduling.flaws import timing_flaws
-from perdure.scheduling.timetable import BadTiming, Timetable, cron_calendars, is_quiet
+from perdure.scheduling.timetable import EARLIEST_MS, BadTiming, Timetable, cron_calendars, is_quiet
 from tests.scheduling.definitions import NOW, defined, ms, shown
 
 
@@ -130,6 +130,7 @@ def test_quiet_hours_silence_the_night_and_hold_at_its_edges() -> None:
         ({}, {}, "/spec", "missing"),
         ({"at_ms": [NOW - 1_000]}, {}, "/spec/at", "in_the_past"),
         ({"at_ms": [NOW + 10**13]}, {}, "/spec/at/0", "out_of_range"),
+        ({"at_ms": [EARLIEST_MS - 1_000, NOW + 1_000]}, {}, "/spec/at/0", "out_of_range"),
         ({"every_seconds": 5}, {"timezone": "Mars/Olympus"}, "/timezone", "unknown_timezone"),
         ({"every_seconds": 5}, {"timezone": "../etc/passwd"}, "/timezone", "unknown_timezone"),
         ({"every_seconds": 5}, {"jitter_seconds": 10**6}, "/jitter_seconds", "out_of_range"),
