@@ -27,12 +27,14 @@ from perdure.core.state import TERMINAL
 from perdure.courier import Courier
 from perdure.runs import Runs, TemporalUnavailable
 from perdure.schedules import Schedules, apply_newest
+from perdure.scheduling.timetable import Timetable
 from perdure.store.journal import Journal
 from perdure.store.rows import AgentRow, NewMessage, NewRun
 from perdure.store.schedule_rows import InvocationRow, NewInvocation, ScheduleChange, ScheduleRow
 from perdure.store.trouble import InboxFull, NotFound, RunOver, SessionBusy, SessionDeleted
 
 _TRIES_MAX = 5  # of a session whose run has ended each time when its message came
+GRACE_MS = 5_000  # a firing of the time itself comes within this
 _LOOK_AGAIN_SECONDS = 10.0  # at a run that is followed: nothing is missed, this is the net
 
 MakeRun = Callable[[ScheduleRow, AgentRow | None, str, int], NewRun]
@@ -59,6 +61,9 @@ class Firings:
                 return Opened("gone")
             if schedule.deleted:
                 return Opened("gone")
+            begins_ms = _begins_ms(order, schedule)
+            if begins_ms > time.time_ns() // 1_000_000:
+                return Opened("early", begins_ms=begins_ms)
             new = await self._new(order, schedule)
             if new.run is not None and schedule.definition["overlap"] == "terminate_other":
                 await self._end_others(schedule, new.run.run_id)
@@ -150,6 +155,16 @@ class Firings:
                 return
             with suppress(TemporalUnavailable):  # the reconciler tells it
                 await apply_newest(self.journal, self.schedules, row)
+
+
+def _begins_ms(order: OpenInvocationInput, schedule: ScheduleRow) -> int:
+    """When the firing may begin. One that Temporal makes the first time that the clock shows its time is meant for the
+    second; a firing of that second time, which Temporal may make or not, goes before."""
+    definition = schedule.definition
+    meant_ms = Timetable(definition).meant(order.planned_ms)
+    if meant_ms is None or meant_ms <= order.planned_ms:
+        return 0
+    return meant_ms + definition["jitter_seconds"] * 1_000 + GRACE_MS
 
 
 def _id_of(order: OpenInvocationInput) -> str:

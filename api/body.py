@@ -3,6 +3,7 @@ texts, labels and times that several of them hold."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
@@ -31,6 +32,15 @@ def _rfc_3339(value: Any) -> Any:
     raise ValueError("give the time in RFC 3339, as 2027-01-31T09:00:00Z")
 
 
+def _in_utc(at: datetime) -> datetime:
+    """What an offset puts before year 1 or after year 9999 in UTC can be shown to nobody."""
+    try:
+        at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("the time lies outside the years 1 to 9999 in UTC") from None
+    return at
+
+
 LabelKey = Annotated[str, Field(min_length=1, max_length=64)]
 LabelValue = Annotated[str, Field(max_length=256)]
 Labels = Annotated[
@@ -42,7 +52,7 @@ Metadata = Annotated[
     AfterValidator(_bounded_metadata),
     Field(description="Anything of yours, at most 16 KB of JSON; not looked at."),
 ]
-Moment = Annotated[AwareDatetime, BeforeValidator(_rfc_3339)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_rfc_3339), AfterValidator(_in_utc)]
 Reason = Annotated[str, Field(max_length=REASON_CHARACTERS_MAX)]
 ToolName = Annotated[str, Field(min_length=1, max_length=128, examples=["write_file"])]
 

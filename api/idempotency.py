@@ -20,6 +20,7 @@ from api.actor import HEADER as ACTOR
 from api.bodies import JsonRequest, fingerprint
 from api.parts import PROJECT
 from api.problems import Problem, parameter_problem, problem_of
+from perdure.store.idempotency import TAKE_OVER_AFTER_MS
 from perdure.store.journal import Journal
 from perdure.store.rows import StoredReply
 from perdure.store.trouble import JournalTrouble, KeyInProgress, KeyReused
@@ -35,7 +36,11 @@ IDEMPOTENCY_KEY = {
 }
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")  # fits an index row of both databases and Temporal's ids
 _KEPT_HEADERS = ("content-type", "location", "etag")
+# Whoever lets TemporalUnavailable through has done nothing yet: what is durable is told to Temporal later. That the
+# journal is away leaves in doubt whether it has taken the last transaction.
+_NOTHING_DONE = ("temporal_unavailable",)
 _IN_PROGRESS_RETRY_SECONDS = 1
+_MARGIN_MS = 2_000  # for the way to the journal
 
 Act = Callable[[str], Awaitable[Response]]
 
@@ -43,8 +48,8 @@ Act = Callable[[str], Awaitable[Response]]
 async def once(request: JsonRequest, journal: Journal, object_id: str, act: Act) -> tuple[Response, bool]:
     """The reply of ``act(object id)`` and whether it is a replay. Without the header, ``act`` just runs.
 
-    A request that is refused (4xx) leaves its key free; one that ends in doubt (5xx) keeps it, for
-    the next try to take over.
+    A request that is refused (4xx), or that Temporal's absence has kept from doing anything, leaves its key
+    free; one that ends in doubt (5xx) keeps it, for the next try to take over.
     """
     key = _key_of(request)
     if key is None:
@@ -64,11 +69,15 @@ async def once(request: JsonRequest, journal: Journal, object_id: str, act: Act)
         ) from None
     if kept is not None:
         return Response(kept.body, kept.status, {**kept.headers, "idempotent-replayed": "true"}), True
+    begun = asyncio.get_running_loop().time()
     try:
         reply = await act(object_id)
     except Exception as error:
         problem = problem_of(error)
-        if problem is not None and problem.status < 500:
+        took_ms = (asyncio.get_running_loop().time() - begun) * 1_000
+        # Later it may be the key of another try, which has taken it over and is at work.
+        own = took_ms < TAKE_OVER_AFTER_MS - _MARGIN_MS
+        if own and problem is not None and (problem.status < 500 or problem.code in _NOTHING_DONE):
             with suppress(JournalTrouble):
                 await asyncio.shield(journal.release_key(PROJECT, key))
         raise

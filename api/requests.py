@@ -187,8 +187,8 @@ Days = Annotated[StrictInt | StrictFloat, Field(ge=0, le=36_500)]
 
 
 class Prune(Body):
-    """Days since the end of a run, and since the last use of a session. What is left out is the service's setting;
-    `null` keeps."""
+    """Days, or parts of one, since the end of a run, and since the last use of a session. What is left out is the
+    service's setting; `null` keeps."""
 
     deltas_days: Days | None = None
     events_days: Days | None = None

@@ -29,13 +29,14 @@ from api.schedule_bodies import (
     TriggerSchedule,
 )
 from api.schedule_making import changed_definition, new_definition
+from api.schedule_refusals import check_trigger
 from api.schedule_rendering import invocation, moment, now_ms, schedule
 from api.schedule_replies import InvocationOut, ScheduleOut, ScheduleTimeOut
 from api.times import milliseconds
 from perdure.runs import TemporalUnavailable
 from perdure.schedule_orders import deliver_orders
 from perdure.schedules import apply_newest
-from perdure.scheduling.timetable import Timetable
+from perdure.scheduling.timetable import EARLIEST_MS, Timetable
 from perdure.store.rows import Page
 from perdure.store.schedule_rows import InvocationRow, NewSchedule, ScheduleChange, ScheduleRow
 from perdure.store.trouble import NotFound
@@ -266,7 +267,9 @@ async def _changed(request: JsonRequest, parts: Parts, id_or_name: str, change: 
     response_model=None,
     responses={
         **_POST,
-        **declared("invalid_transition", "idempotency_in_progress", "rate_limited", "temporal_unavailable"),
+        **declared(
+            "invalid_transition", "idempotency_in_progress", "session_deleted", "rate_limited", "temporal_unavailable"
+        ),
         202: _ORDERED,
     },
     openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
@@ -277,14 +280,7 @@ async def trigger_schedule(
     overlap = (body or TriggerSchedule()).overlap
 
     async def order(row: ScheduleRow, order_id: str) -> None:
-        if (overlap or row.definition["overlap"]) == "skip" and (
-            under_way := await given.assembly.journal.open_runs(row.id)
-        ):
-            raise Problem(
-                "invalid_transition",
-                f"Run {under_way[0]} of this schedule is under way, and its overlap policy is to skip: wait for the "
-                "run, cancel it, or give another `overlap`.",
-            )
+        await check_trigger(given.assembly.journal, row, overlap or row.definition["overlap"])
         if await given.assembly.journal.accept_trigger(row.id, order_id, overlap) is None:
             raise Problem("rate_limited", "This schedule was triggered 60 times within a minute; wait a little.")
 
@@ -304,6 +300,10 @@ async def backfill_schedule(request: Strict, given: Given, id_or_name: str, body
     from_ms, to_ms = milliseconds(body.from_), milliseconds(body.to)
 
     async def order(row: ScheduleRow, order_id: str) -> None:
+        for pointer, at_ms in (("/from", from_ms), ("/to", to_ms)):
+            if at_ms < EARLIEST_MS:
+                message = "nothing is filled back before 2000-01-01T00:00:00Z"
+                raise field_problem("validation_failed", pointer, message, kind="out_of_range")
         if to_ms > now_ms():
             raise field_problem("validation_failed", "/to", "the future is not filled back", kind="out_of_range")
         count = len(Timetable(row.definition).between(from_ms - 1, to_ms, BACKFILL_MAX + 1))
@@ -319,14 +319,16 @@ async def backfill_schedule(request: Strict, given: Given, id_or_name: str, body
 async def _ordered(
     request: JsonRequest, parts: Parts, id_or_name: str, order: Callable[[ScheduleRow, str], Awaitable[None]]
 ) -> Response:
-    """Temporal answers and knows the newest version before the order is accepted; with that the order is durable."""
+    """Temporal answers and knows the newest version before the order is accepted; with that the order is durable.
+    A repetition of one that was accepted asks nothing more: it cannot be refused any longer."""
     journal, schedules = parts.assembly.journal, parts.assembly.schedules
 
     async def act(order_id: str) -> Response:
         row = await journal.get_schedule(PROJECT, id_or_name)
-        if await schedules.standing(row.id) is None or row.applied_version != row.version:
-            row = await apply_newest(journal, schedules, row)
-        await order(row, order_id)
+        if not await journal.has_schedule_order(order_id):
+            if not await schedules.knows(row.id) or row.applied_version != row.version:
+                row = await apply_newest(journal, schedules, row)
+            await order(row, order_id)
         try:
             await deliver_orders(journal, schedules, row, for_seconds=DELIVER_SECONDS)
         except TemporalUnavailable as trouble:

@@ -189,13 +189,15 @@ class OpenInvocationInput:
 @dataclass(frozen=True, slots=True)
 class Opened:
     """What became of a firing. ``start`` is the run to start, as the child ``run_id``; None when there is none:
-    the firing was skipped, or its input went to a run that is under way."""
+    the firing was skipped, or its input went to a run that is under way. ``early``: it came before the time that it is
+    meant for, and is to be opened again at ``begins_ms``."""
 
-    status: Literal["started", "delivered", "skipped", "failed", "gone"]
+    status: Literal["started", "delivered", "skipped", "failed", "gone", "early"]
     run_id: str = ""
     start: AgentRunInput | None = None
     tenant: str = ""
     pause_on_failure: bool = False
+    begins_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

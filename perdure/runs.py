@@ -67,6 +67,10 @@ class TemporalUnavailable(Exception):
     """Temporal did not take the order in time; nothing is known to have happened. Try again."""
 
 
+class TemporalBusy(TemporalUnavailable):
+    """Temporal is there, and has too much to do with what was asked about to take this as well."""
+
+
 class _CompactJson(PydanticJSONPlainPayloadConverter):
     """Leaves out what equals its default: history is kept for as long as Temporal retains a run."""
 
@@ -217,6 +221,8 @@ async def temporal_trouble() -> AsyncIterator[None]:
         async with asyncio.timeout(RPC.total_seconds()):
             yield
     except RPCError as error:
+        if error.status == RPCStatusCode.RESOURCE_EXHAUSTED:
+            raise TemporalBusy(f"Temporal is busy: {error.message}") from error
         if error.status in _PASSING:
             raise TemporalUnavailable(f"Temporal did not answer: {error.message}") from error
         raise

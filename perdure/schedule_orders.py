@@ -13,6 +13,8 @@ from ulid import ULID
 
 from perdure.runs import TemporalUnavailable
 from perdure.schedules import Schedules, Standing, apply_newest, firing_id
+from perdure.scheduling.definition import REPLACING, ScheduleDefinition
+from perdure.scheduling.timetable import Timetable
 from perdure.store.journal import Journal
 from perdure.store.schedule_rows import ScheduleOrder, ScheduleRow
 from perdure.store.trouble import JournalTrouble, NotFound
@@ -24,7 +26,6 @@ LOOK_MS = 5_000  # a trigger that was taken reaches the book within this, or som
 TRIES_MAX = 5  # of a trigger that Temporal takes and does not fire
 _SHOWN_SECONDS = 2.0  # Temporal shows that it took an order within this
 _SHOWN_EVERY_SECONDS = 0.1
-_REPLACING = ("cancel_other", "terminate_other")  # of these the newest fires, and Temporal does not count the others
 
 
 async def deliver_orders(
@@ -64,7 +65,8 @@ async def _told(journal: Journal, schedules: Schedules, row: ScheduleRow, order:
         heard = await schedules.trigger(row.id, request_id, order.from_ms, order.overlap)
     else:
         overlap = order.overlap or row.definition["overlap"]
-        heard = await schedules.backfill(row.id, request_id, order.from_ms, order.to_ms, overlap)
+        to_ms = _last_ms(row.definition, order.to_ms)
+        heard = await schedules.backfill(row.id, request_id, order.from_ms, to_ms, overlap)
     loop = asyncio.get_running_loop()
     ends = loop.time() + _SHOWN_SECONDS
     while heard and loop.time() < ends:
@@ -74,6 +76,13 @@ async def _told(journal: Journal, schedules: Schedules, row: ScheduleRow, order:
         await asyncio.sleep(_SHOWN_EVERY_SECONDS)
     # A backfill of firings that were there already changes no count; the query above came after it all the same.
     return before.dropped if heard and order.kind == "backfill" else None
+
+
+def _last_ms(definition: ScheduleDefinition, to_ms: int) -> int:
+    """The end of a backfill in Temporal's words: it compares when jitter lets a firing begin, not its planned time."""
+    late_ms = to_ms + definition["jitter_seconds"] * 1_000
+    following_ms = Timetable(definition).next(to_ms, quiet=True)
+    return late_ms if following_ms is None else min(late_ms, following_ms - 1)
 
 
 def _shows(before: Standing, after: Standing, order: ScheduleOrder) -> bool:
@@ -112,7 +121,8 @@ async def _ask_for(journal: Journal, schedules: Schedules, row: ScheduleRow, ord
         return await journal.hold_schedule_order(order.id, hold_ms=2 * LOOK_MS)
     own = firing_id(row.id, order.from_ms)
     overlap = order.overlap or row.definition["overlap"]
-    replaced = overlap in _REPLACING and any(other > own for other in standing.firings)
+    # Of these the newest fires, and Temporal does not count the others.
+    replaced = overlap in REPLACING and any(other > own for other in standing.firings)
     dropped = overlap != "allow_all" and (standing.dropped > order.dropped or replaced)
     if over or dropped:  # it was ended by force before it had opened its row, or it never began
         return await journal.end_schedule_order(order, "skipped", "overlap")

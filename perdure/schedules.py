@@ -4,6 +4,7 @@ Temporal is derived from its row, and is made anew when it is lost.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from temporalio.client import (
 from temporalio.service import RPCError, RPCStatusCode
 
 from perdure.contract import SCHEDULED_RUN, SUMMARY_CHARACTERS, TASK_TIMEOUT_SECONDS, ScheduledRunInput
-from perdure.runs import RPC, temporal_trouble
+from perdure.runs import RPC, TemporalBusy, temporal_trouble
 from perdure.scheduling.definition import Overlap, QuietHours, ScheduleDefinition
 from perdure.scheduling.timetable import Calendar, Timetable, clock_minutes
 from perdure.store.journal import Journal
@@ -47,6 +48,8 @@ OVERLAPS: dict[Overlap, ScheduleOverlapPolicy] = {
     "allow_all": ScheduleOverlapPolicy.ALLOW_ALL,
 }
 _APPLIED_AT_MOST = 5  # versions that came one after another while one was applied; the reconciler takes the rest
+_DESCRIBED_AT_MOST = 30  # tries while others ask about the same schedule
+_BUSY_SECONDS = 0.05  # between two of them
 _ALL_DAY = (ScheduleRange(0, 59),)
 
 
@@ -103,8 +106,23 @@ class Schedules:
         )
         return await self._patch(schedule_id, request_id, SchedulePatch(backfill_request=[request]))
 
+    async def knows(self, schedule_id: str) -> bool:
+        """Whether Temporal has the schedule. One that is too busy to be described is there."""
+        try:
+            return await self._described(schedule_id) is not None
+        except TemporalBusy:
+            return True
+
     async def standing(self, schedule_id: str) -> Standing | None:
-        """None: Temporal does not know it. What was sent before is in it: a query waits for the signals before it."""
+        """None: Temporal does not know it. What was sent before is in it: a query waits for the signals before it.
+        Temporal lets one query wait for a schedule and turns others away, so who is turned away comes again."""
+        for _ in range(_DESCRIBED_AT_MOST):
+            with suppress(TemporalBusy):
+                return await self._described(schedule_id)
+            await asyncio.sleep(_BUSY_SECONDS)
+        return await self._described(schedule_id)
+
+    async def _described(self, schedule_id: str) -> Standing | None:
         request = DescribeScheduleRequest(namespace=self._client.namespace, schedule_id=schedule_id)
         async with temporal_trouble():
             try:
@@ -216,23 +234,40 @@ async def apply_lost(journal: Journal, schedules: Schedules) -> list[str]:
 def _spec(definition: ScheduleDefinition) -> ScheduleSpec:
     timetable, timing, quiet = Timetable(definition), definition["timing"], definition["quiet_hours"]
     calendars = [_calendar(calendar) for calendar in timetable.calendars]
+    skip = list(_never(timetable.calendars)) if calendars else []
     zone = definition["timezone"]
     intervals = []
+    if quiet is None and timetable.is_of_all_zones():
+        zone = "UTC"  # has no hours in which Temporal loses its way
     if "every_seconds" in timing:
         every, offset = timing["every_seconds"], timing.get("offset_seconds", 0)
         intervals.append(ScheduleIntervalSpec(timedelta(seconds=every), timedelta(seconds=offset)))
         zone = quiet["timezone"] if quiet else zone  # intervals do not look at clocks
     if "at_ms" in timing:
         calendars, zone = [_moment(at_ms) for at_ms in timing["at_ms"]], "UTC"
+    if quiet and quiet["timezone"] == zone:
+        skip += _silence(quiet)
     return ScheduleSpec(
         calendars=calendars,
         intervals=intervals,
-        skip=list(_silence(quiet)) if quiet and quiet["timezone"] == zone else [],
+        skip=skip,
         start_at=_datetime(definition["starts_ms"]),
         end_at=_datetime(definition["ends_ms"]),
         jitter=timedelta(seconds=definition["jitter_seconds"]) if definition["jitter_seconds"] else None,
         time_zone_name=zone,
     )
+
+
+def _never(calendars: Iterable[Calendar]) -> Iterable[ScheduleCalendarSpec]:
+    """The minutes of the day at which no calendar fires. Where clocks are put back Temporal fires at some of them, an
+    hour after what was meant, and an overlap policy would end a run for that."""
+    unused: dict[tuple[int, ...], list[int]] = {}
+    for hour in range(24):
+        used = {minute for calendar in calendars if hour in calendar.hour for minute in calendar.minute}
+        unused.setdefault(tuple(minute for minute in range(60) if minute not in used), []).append(hour)
+    for minutes, hours in unused.items():
+        if minutes:
+            yield ScheduleCalendarSpec(second=_ALL_DAY, minute=_ranges(minutes), hour=_ranges(tuple(hours)))
 
 
 def _silence(quiet: QuietHours) -> Iterable[ScheduleCalendarSpec]:

@@ -50,9 +50,11 @@ class ScheduledRun:
 
     @workflow.run
     async def run(self, start: ScheduledRunInput) -> str:
-        opening = asyncio.ensure_future(_open(start))
-        cancelled = await _cancelled_before(opening)
-        opened = await opening  # what was begun is seen through: the run may have been made
+        cancelled, opened = await _opened(start)
+        while opened.status == "early" and not cancelled:
+            # Nothing is begun yet: a cancellation in the meantime ends this firing.
+            await workflow.sleep(max(opened.begins_ms / 1_000 - workflow.now().timestamp(), 1))
+            cancelled, opened = await _opened(start)
         if opened.start is None:
             await _after(start.schedule_id, opened, opened.status)
             return opened.status
@@ -63,6 +65,13 @@ class ScheduledRun:
         status = await ending
         await _after(start.schedule_id, opened, status)
         return status
+
+
+async def _opened(start: ScheduledRunInput) -> tuple[bool, Opened]:
+    """Whether this workflow was cancelled meanwhile, and what was opened: that is seen through, for the run may have
+    been made."""
+    opening = asyncio.ensure_future(_open(start))
+    return await _cancelled_before(opening), await opening
 
 
 async def _cancelled_before(work: asyncio.Future[Opened] | asyncio.Future[str]) -> bool:

@@ -9,6 +9,7 @@ from perdure.core.state import Json
 from perdure.definitions import AgentDefinition, BudgetDefinition, LimitsDefinition, PolicyDefinition
 
 Overlap = Literal["skip", "buffer_one", "buffer_all", "cancel_other", "terminate_other", "allow_all"]
+REPLACING: tuple[Overlap, ...] = ("cancel_other", "terminate_other")  # the newest firing ends the run of the one before
 SessionConflict = Literal["reject", "enqueue", "steer", "interrupt"]
 
 

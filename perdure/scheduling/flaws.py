@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from perdure.scheduling.definition import ScheduleDefinition, TimingDefinition
+from perdure.scheduling.definition import REPLACING, ScheduleDefinition, TimingDefinition
 from perdure.scheduling.timetable import (
+    EARLIEST_MS,
     FIELDS,
     BadTiming,
     Timetable,
@@ -59,8 +60,9 @@ def _never(definition: ScheduleDefinition, now_ms: int) -> Flaw:
     unbounded: ScheduleDefinition = {**definition, "starts_ms": None, "ends_ms": None}
     if Timetable(unbounded).next(now_ms) is not None:
         return Flaw("/ends_at", "never_fires", "there is no firing between starts_at (or now) and ends_at")
-    member = "cron" if "cron" in timing else "calendar"
-    return Flaw(f"/spec/{member}", "never_fires", "there is no such day in any year to come, as 31 February")
+    if "cron" in timing:
+        return Flaw("/spec/cron", "never_fires", "there is no such day in any year, as 31 February")
+    return Flaw("/spec/calendar", "never_fires", "there is no such day in any of its years that is still to come")
 
 
 def _zone_flaws(definition: ScheduleDefinition) -> Iterator[Flaw]:
@@ -137,8 +139,8 @@ def _bound_flaws(definition: ScheduleDefinition, now_ms: int) -> Iterator[Flaw]:
     moments = [("/starts_at", starts_ms), ("/ends_at", ends_ms)]
     moments += [(f"/spec/at/{index}", at_ms) for index, at_ms in enumerate(definition["timing"].get("at_ms", []))]
     for pointer, at_ms in moments:
-        if at_ms is not None and at_ms > horizon_ms:
-            yield Flaw(pointer, "out_of_range", "at most 40 years ahead")
+        if at_ms is not None and not EARLIEST_MS <= at_ms <= horizon_ms:
+            yield Flaw(pointer, "out_of_range", "not before 2000-01-01T00:00:00Z, and at most 40 years ahead")
     if ends_ms is not None and ends_ms <= now_ms:
         yield Flaw("/ends_at", "in_the_past", "the schedule would end before it began")
     elif ends_ms is not None and starts_ms is not None and ends_ms <= starts_ms:
@@ -151,6 +153,6 @@ def _quiet_conflict(definition: ScheduleDefinition) -> Iterator[Flaw]:
     quiet = definition["quiet_hours"]
     if quiet is None or "every_seconds" in definition["timing"] or quiet["timezone"] == definition["timezone"]:
         return
-    if definition["overlap"] in ("cancel_other", "terminate_other"):
+    if definition["overlap"] in REPLACING:
         message = f"with overlap {definition['overlap']} quiet hours must be in the schedule's own time zone"
         yield Flaw("/quiet_hours/timezone", "contradictory", message)

@@ -3,20 +3,24 @@ checks and the book of skipped firings. Temporal fires by the same calendars (``
 compares the two. What is wrong with a timing is in ``flaws.py``.
 
 Where clocks are put forward, a time that does not exist does not fire. Where they are put back, a time that comes
-twice fires the second time; only what repeats within that hour fires both times.
+twice fires once, the second time; only what fires in every hour of the day fires both times. Temporal takes such hours
+differently east and west of Greenwich: what it means by a firing there is said by ``Timetable.meant``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import cache, lru_cache
+from itertools import product
 from zoneinfo import ZoneInfo
 
 from perdure.scheduling.definition import CalendarDefinition, QuietHours, ScheduleDefinition
 
-YEAR_MAX = 2100  # Temporal's own horizon
+YEAR_MIN, YEAR_MAX = 2000, 2100  # Temporal's own horizon
+EARLIEST_MS = int(datetime(YEAR_MIN, 1, 1, tzinfo=UTC).timestamp() * 1_000)
 SPELLED = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
@@ -57,7 +61,7 @@ FIELDS = {
     "hour": Field(0, 23, "0"),
     "day_of_month": Field(1, 31, "*"),
     "month": Field(1, 12, "*", _MONTHS),
-    "year": Field(2000, YEAR_MAX, "*"),
+    "year": Field(YEAR_MIN, YEAR_MAX, "*"),
     "day_of_week": Field(0, 7, "*", _DAYS),  # 7 is Sunday again
 }
 
@@ -73,6 +77,15 @@ class Calendar:
     month: tuple[int, ...]
     year: tuple[int, ...]
     day_of_week: tuple[int, ...]
+
+    @property
+    def every_hour(self) -> bool:
+        return len(self.hour) == 24
+
+    @property
+    def every_day(self) -> bool:
+        named = (len(self.day_of_month), len(self.month), len(self.day_of_week))
+        return named == (31, 12, 7) and len(self.year) == YEAR_MAX + 1 - YEAR_MIN
 
     def has_day(self, day: date) -> bool:
         return (
@@ -224,13 +237,44 @@ class Timetable:
             return False
         if self._every is not None:
             return (second - self._offset) % self._every == 0
-        local = _instant(at_ms).astimezone(self.zone)
-        return at_ms in self._at or any(calendar.has(local) for calendar in self.calendars)
+        local = self._local(at_ms)
+        first = _again(local) is not None
+        named = any(calendar.has(local) and (calendar.every_hour or not first) for calendar in self.calendars)
+        return named or at_ms in self._at
 
-    def is_repeated(self, at_ms: int) -> bool:
-        """Whether the clock shows this time twice that day."""
-        local = _instant(at_ms).astimezone(self.zone)
-        return bool(self.calendars) and local.replace(fold=0).utcoffset() != local.replace(fold=1).utcoffset()
+    def meant(self, at_ms: int) -> int | None:
+        """The instant for which Temporal fires at ``at_ms``, where this is a time of the schedule or an echo of one;
+        None where it can only be an order of somebody. Mostly this is the instant itself.
+
+        On the day on which clocks are put back Temporal fires some times twice, and others the first time only: what
+        it fires the first time is meant for the second, and what it fires an hour late was meant for an hour before.
+        Whether the schedule ``holds`` what was meant is another question: it may have ended by then.
+        """
+        if self.holds(at_ms):
+            return at_ms
+        if at_ms % 1_000 or not self.may_echo(at_ms):
+            return None
+        local = self._local(at_ms)
+        again = _again(local)
+        if again is not None and any(calendar.has(local) for calendar in self.calendars):
+            return int(again.timestamp()) * 1_000
+        before = self._local(at_ms - _HOUR_MS)
+        return at_ms - _HOUR_MS if any(calendar.has(before) for calendar in self.calendars) else None
+
+    def is_of_all_zones(self) -> bool:
+        """Whether it fires at the same instants in every zone that differs from UTC by whole hours, its own for one."""
+        always = all(one.every_hour and one.every_day for one in self.calendars)
+        return bool(self.calendars) and always and _by_whole_hours(self.zone)
+
+    def may_echo(self, at_ms: int) -> bool:
+        """Whether clocks are put back so near this instant that Temporal may fire for it more than once."""
+        before, after = (self._local(at_ms + hours * _HOUR_MS).utcoffset() for hours in (-3, 3))
+        assert before is not None
+        assert after is not None
+        return bool(self.calendars) and after < before
+
+    def _local(self, at_ms: int) -> datetime:
+        return _instant(at_ms).astimezone(self.zone)
 
     def _within(self, at_ms: int) -> bool:
         return (self._starts_ms is None or at_ms >= self._starts_ms) and (
@@ -262,28 +306,57 @@ class Timetable:
         return min(found, default=None)
 
 
+_HOUR_MS = 3_600_000
 _HORIZON_MS = int(datetime(YEAR_MAX, 12, 31, tzinfo=UTC).timestamp() * 1_000)
 _SILENT_MAX = 400  # nights without a firing beside them, one after another: more than a year of days
 
 
 def _next(calendar: Calendar, zone: ZoneInfo, after_ms: int) -> int | None:
-    after = _instant(after_ms).astimezone(zone)
-    first = (after - timedelta(hours=3)).date()  # clocks are put back by an hour or two
-    begin = after.replace(tzinfo=None) - timedelta(hours=3)
-    for day in calendar.days(first):
-        for hour in calendar.hour:
-            if datetime(day.year, day.month, day.day, hour, 59, 59) < begin:
+    begin = _instant(after_ms).astimezone(zone).replace(tzinfo=None) - timedelta(hours=3)  # clocks go back by less
+    for day in calendar.days(begin.date()):
+        for hour, minute, fold in _minutes(calendar, day, zone):
+            if day == begin.date() and (hour, minute) < (begin.hour, begin.minute):
                 continue
-            for minute in calendar.minute:
-                for second in calendar.second:
-                    local = datetime(day.year, day.month, day.day, hour, minute, second, tzinfo=zone, fold=1)
-                    instant = local.astimezone(UTC)
-                    if instant.astimezone(zone).replace(tzinfo=None) != local.replace(tzinfo=None):
-                        continue  # clocks skip it
-                    at_ms = int(instant.timestamp()) * 1_000
-                    if at_ms > after_ms:
-                        return at_ms
+            moment = datetime(day.year, day.month, day.day, hour, minute, calendar.second[-1], tzinfo=zone, fold=fold)
+            if moment.timestamp() * 1_000 <= after_ms:
+                continue
+            for second in calendar.second:
+                local = moment.replace(second=second)
+                instant = local.astimezone(UTC)
+                if instant.astimezone(zone).replace(tzinfo=None) != local.replace(tzinfo=None):
+                    continue  # clocks skip it
+                at_ms = int(instant.timestamp()) * 1_000
+                if at_ms > after_ms:
+                    return at_ms
     return None
+
+
+@cache
+def _by_whole_hours(zone: ZoneInfo) -> bool:
+    months = ((year, month) for year in range(YEAR_MIN, YEAR_MAX + 1) for month in range(1, 13))
+    return not any(datetime(*month, 1, tzinfo=zone).timestamp() % 3_600 for month in months)
+
+
+def _minutes(calendar: Calendar, day: date, zone: ZoneInfo) -> Iterable[tuple[int, int, int]]:
+    """Hour, minute and fold of that day as they come: what comes twice fires the second time, or both times where all
+    hours fire."""
+    midnight = datetime(day.year, day.month, day.day, tzinfo=zone)
+    if calendar.every_hour and midnight.utcoffset() != (midnight + timedelta(days=1)).utcoffset():
+        return _both_times(calendar.minute, day, zone)
+    return product(calendar.hour, calendar.minute, (1,))
+
+
+@lru_cache(64)
+def _both_times(minutes: tuple[int, ...], day: date, zone: ZoneInfo) -> list[tuple[int, int, int]]:
+    midnight = datetime(day.year, day.month, day.day, tzinfo=zone)
+    both = product(range(24), minutes, (0, 1))
+    return sorted(both, key=lambda one: midnight.replace(hour=one[0], minute=one[1], fold=one[2]).timestamp())
+
+
+def _again(local: datetime) -> datetime | None:
+    """The instant at which the clock shows this for the second time; None when this is that, or the only one."""
+    again = local.replace(fold=1)
+    return None if again.utcoffset() == local.utcoffset() else again
 
 
 def _instant(at_ms: int) -> datetime:

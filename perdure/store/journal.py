@@ -284,6 +284,10 @@ class Journal(Protocol):
         """NotFound. A known id is accepted as it is."""
         ...
 
+    async def has_schedule_order(self, order_id: str) -> bool:
+        """Whether an order with this id was accepted."""
+        ...
+
     async def take_schedule_order(self, schedule_id: str, *, hold_ms: int) -> ScheduleOrder | None:
         """The oldest order that Temporal has not taken, held for so long; None: there is none, or somebody holds one
         of this schedule."""

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, bindparam, delete, insert, or_, select, update
 
 from perdure.core.state import TERMINAL
-from perdure.scheduling.definition import ScheduleDefinition
+from perdure.scheduling.definition import REPLACING, Overlap, ScheduleDefinition
 from perdure.scheduling.timetable import Timetable, is_quiet
 from perdure.store.json_text import load, plain
 from perdure.store.paging import page_of
@@ -31,7 +31,7 @@ LOOK_AGAIN_MS = 5_000  # for a firing of which nobody knows yet whether it will 
 CLOSING_MS = 2_000  # a run that ended so long before a firing may still have been in its way
 SETTLED_AT_ONCE = INVOCATIONS_KEPT
 
-_REPLACED = ("buffer_one", "cancel_other", "terminate_other")  # a firing that waits is dropped for another
+_REPLACED = ("buffer_one", *REPLACING)  # a firing that waits is dropped for another
 
 Span = tuple[int, int | None]  # when a run began and ended
 
@@ -67,6 +67,12 @@ _FIRED = select(invocations.c.planned_ms).where(
     invocations.c.planned_ms > bindparam("after_ms"),
     invocations.c.cause == "schedule",
 )
+_OPENED = select(invocations.c.key).where(
+    invocations.c.schedule_no == bindparam("schedule"),
+    invocations.c.planned_ms == bindparam("planned"),
+    invocations.c.cause == "schedule",
+    invocations.c.status != "skipped",
+)
 _IN_THE_WAY = (
     select(invocations.c.actual_ms, runs.c.completed_ms)
     .join(runs, runs.c.id == invocations.c.run_id)
@@ -98,8 +104,10 @@ def open_invocation(connection: Connection, new: NewInvocation) -> InvocationRow
     found = _known(connection, row, new.key)
     if found is not None:
         return found
+    timetable, new, by_itself = _as_meant(row, new)
+    if by_itself and not _is_due(connection, row, new, timetable):
+        return None
     definition: ScheduleDefinition = load(row["definition"])
-    by_itself = Timetable(definition).holds(new.planned_ms)
     if skipped := _void(row, new, definition, by_itself):
         return _write(connection, row, new, by_itself, "skipped", skipped)
     if new.failed or new.run is None:
@@ -117,9 +125,35 @@ def deliver_invocation(
     found = _known(connection, row, new.key)
     if found is not None:
         return found
+    timetable, new, by_itself = _as_meant(row, new)
+    if by_itself and not _is_due(connection, row, new, timetable):
+        return None
     accept_message(connection, run_id, message)
-    by_itself = Timetable(load(row["definition"])).holds(new.planned_ms)
     return _write(connection, row, new, by_itself, "delivered", message.delivery, run_id)
+
+
+def _as_meant(row: RowMapping, new: NewInvocation) -> tuple[Timetable, NewInvocation, bool]:
+    """The firing under the time of the schedule that it is meant for, and whether there is one: else it was ordered."""
+    timetable = Timetable(load(row["definition"]))
+    meant_ms = timetable.meant(new.planned_ms)
+    return timetable, new if meant_ms is None else replace(new, planned_ms=meant_ms), meant_ms is not None
+
+
+def _is_due(connection: Connection, row: RowMapping, new: NewInvocation, timetable: Timetable) -> bool:
+    """Whether this firing may have the time that it is meant for. Where clocks are put back Temporal may fire for one
+    time under two workflow ids; the first to begin has it, and has it again in the next backfill. Where the newest run
+    takes the place of the one before, it must run: the one before has been ended for it."""
+    if not timetable.holds(new.planned_ms):
+        return False
+    overlap: Overlap = load(row["definition"])["overlap"]
+    if overlap in REPLACING or not timetable.may_echo(new.planned_ms):
+        return True
+    others = connection.execute(_OPENED, {"schedule": row["no"], "planned": new.planned_ms}).scalars()
+    return all(_workflow_of(key) == _workflow_of(new.key) for key in others)
+
+
+def _workflow_of(key: str) -> str:
+    return key.partition("/")[0]
 
 
 def _taken(connection: Connection, new: NewInvocation) -> RowMapping | None:
@@ -183,7 +217,7 @@ def settle(connection: Connection, row: RowMapping, at_ms: int, *, coming_ms: in
     spans: list[Span] = [(span.actual_ms, span.completed_ms) for span in connection.execute(_IN_THE_WAY, where)]
     settled_ms, missing = row["settled_ms"], []
     for planned_ms in due:
-        if planned_ms not in fired and not timetable.is_repeated(planned_ms):
+        if planned_ms not in fired:
             reason = _why_not(definition, planned_ms, at_ms, planned_ms < later_ms, spans)
             if reason is None:
                 break

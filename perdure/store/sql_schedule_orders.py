@@ -50,7 +50,7 @@ def accept_trigger(connection: Connection, schedule_id: str, order_id: str, over
     timetable, at_ms = Timetable(load(row["definition"])), now_ms()
     free_ms: int = max(row["triggered_ms"] + 1_000, at_ms - at_ms % 1_000)
     for second in range(_ELSEWHERE_SECONDS):
-        if not timetable.holds(free_ms + second * 1_000):
+        if timetable.meant(free_ms + second * 1_000) is None:
             free_ms += second * 1_000
             break
     if free_ms > at_ms + TRIGGERS_AHEAD_MS:
@@ -67,6 +67,10 @@ def accept_backfill(
     if connection.execute(_BY_ID, {"id": plain(order_id)}).one_or_none() is None:
         span = {"from_ms": from_ms, "to_ms": to_ms}
         _add(connection, row, {"id": plain(order_id), "kind": "backfill", "overlap": overlap, **span})
+
+
+def has_schedule_order(connection: Connection, order_id: str) -> bool:
+    return connection.execute(_BY_ID, {"id": plain(order_id)}).first() is not None
 
 
 def _schedule(connection: Connection, schedule_id: str) -> RowMapping:

@@ -51,6 +51,9 @@ class SchedulingMethods(Access):
             lambda c: sql_schedule_orders.accept_backfill(c, schedule_id, order_id, from_ms, to_ms, overlap)
         )
 
+    async def has_schedule_order(self, order_id: str) -> bool:
+        return await self._database.read(lambda c: sql_schedule_orders.has_schedule_order(c, order_id))
+
     async def take_schedule_order(self, schedule_id: str, *, hold_ms: int) -> ScheduleOrder | None:
         return await self._database.write(lambda c: sql_schedule_orders.take_schedule_order(c, schedule_id, hold_ms))
 

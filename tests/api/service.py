@@ -124,6 +124,9 @@ class ObedientSchedules:
         self.orders.append(("backfill", schedule_id, request_id, from_ms, to_ms, overlap))
         return True
 
+    async def knows(self, schedule_id: str) -> bool:
+        return await self.standing(schedule_id) is not None
+
     async def standing(self, schedule_id: str) -> Standing | None:
         self._runs._reach()
         if self.told.get(schedule_id) is None:

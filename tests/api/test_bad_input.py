@@ -70,7 +70,8 @@ async def _all(service: Service) -> list[Any]:
         ({**HELLO, "deadline": "2027-01-01T00:00:00"}, 422, "validation_failed", "/deadline"),
         ({**HELLO, "deadline": "tomorrow"}, 422, "validation_failed", "/deadline"),
         ({**HELLO, "deadline": "2027-01-01"}, 422, "validation_failed", "/deadline"),
-        ({**HELLO, "deadline": "0001-01-01T00:00:00+14:00"}, 422, "validation_failed", "/deadline"),
+        *[({**HELLO, member: at}, 422, "validation_failed", f"/{member}") for member in ("deadline", "start_at")
+          for at in ("0001-01-01T00:00:00+14:00", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59-14:00")],
         ({**HELLO, "deadline": 1798761600}, 422, "validation_failed", "/deadline"),
         ({**HELLO, "limits": {"max_turns": 0}}, 422, "validation_failed", "/limits/max_turns"),
         ({**HELLO, "limits": {"max_turns": True}}, 422, "validation_failed", "/limits/max_turns"),
@@ -288,3 +289,9 @@ async def test_a_bad_agent_is_refused_and_not_stored(service: Service, body: Any
     reply = await service.post("/v1/agents", body)
     assert (reply.status_code, reply.json()["errors"][0]["pointer"]) == (422, pointer)
     assert await _all(service) == before
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00%2B14:00", "9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00"])
+async def test_a_filter_by_a_time_at_the_edge_of_the_calendar_is_answered(service: Service, at: str) -> None:
+    for path in ("/v1/runs?created_at[gt]=", "/v1/runs?created_at[lte]=", "/v1/usage?from=", "/v1/usage?before="):
+        assert (await service.get(f"{path}{at}")).status_code == 200

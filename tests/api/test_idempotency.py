@@ -5,7 +5,13 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from sqlalchemy import update
 
+from api.actor import ANONYMOUS
+from api.bodies import fingerprint
+from api.parts import PROJECT
+from api.schedule_keeping import ScheduleKeeper
+from perdure.store.schema import idempotency_keys
 from tests.api.service import AGENT, HELLO, Service
 
 
@@ -46,6 +52,40 @@ async def test_a_refused_request_leaves_its_key_free(service: Service) -> None:
     assert bad.status_code == 422
     good = await service.post("/v1/runs", HELLO, **{"idempotency-key": "k"})
     assert good.status_code == 201
+
+
+SCHEDULE = {"name": "nightly", "agent_inline": AGENT, "input": "Sum up.", "spec": {"cron": ["0 2 * * *"]}}
+SPAN = {"from": "2026-01-01T00:00:00Z", "to": "2026-01-03T00:00:00Z"}
+
+
+@pytest.mark.parametrize(("verb", "body"), [("trigger", {}), ("backfill", SPAN)])
+async def test_what_was_not_done_because_temporal_is_away_leaves_its_key_free(
+    service: Service, verb: str, body: dict[str, str]
+) -> None:
+    await service.post("/v1/schedules", SCHEDULE)
+    for away, status in ((True, 503), (True, 503), (False, 202), (True, 202)):
+        service.runs.away = away
+        reply = await service.post(f"/v1/schedules/nightly/{verb}", body, **{"idempotency-key": "k"})
+        assert reply.status_code == status
+    assert len(service.schedules.orders) == 1
+
+
+async def test_an_order_that_was_accepted_before_its_process_died_is_not_refused_when_it_is_repeated(
+    service: Service,
+) -> None:
+    schedule = (await service.post("/v1/schedules", SCHEDULE)).json()
+    path = f"/v1/schedules/{schedule['id']}/trigger"
+    mark = fingerprint("POST", path, {}, ANONYMOUS)
+    await service.journal.reserve_key(PROJECT, "k", mark, "ord_1")
+    await service.journal.accept_trigger(schedule["id"], "ord_1", None)
+    long_ago = update(idempotency_keys).values(reserved_ms=0)
+    await service.journal._database.write(lambda c: c.execute(long_ago) and None)
+    service.runs.away = True
+    assert (await service.post(path, {}, **{"idempotency-key": "k"})).status_code == 202
+    service.runs.away = False
+    assert (await service.post(path, {}, **{"idempotency-key": "k"})).headers["idempotent-replayed"] == "true"
+    await ScheduleKeeper(service.app.state.parts.assembly).keep()
+    assert len(service.schedules.orders) == 1
 
 
 async def test_a_repeated_stream_is_the_stream_of_the_same_run(service: Service) -> None:

@@ -23,6 +23,15 @@ NIGHTLY = {
 }
 
 
+BEYOND = {
+    "0001-01-01T00:00:00+14:00": "value_error",
+    "0001-01-01T00:00:00Z": "out_of_range",
+    "1999-12-31T23:59:59Z": "out_of_range",
+    "9999-12-31T23:59:59Z": "out_of_range",
+    "9999-12-31T23:59:59-14:00": "value_error",
+}
+
+
 async def made(service: Service, **more: Any) -> dict[str, Any]:
     reply = await service.post("/v1/schedules", {**NIGHTLY, **more})
     assert reply.status_code == 201, reply.text
@@ -103,6 +112,10 @@ async def test_the_next_times_are_told_without_temporal(service: Service) -> Non
         ({"spec": {"every_seconds": "5"}}, "validation_failed", "/spec/every_seconds", "int_type"),
         ({"spec": {"at": ["2001-01-01T00:00:00Z"]}}, "validation_failed", "/spec/at", "in_the_past"),
         ({"spec": {"at": [1_800_000_000]}}, "validation_failed", "/spec/at/0", "value_error"),
+        *[({member: at}, "validation_failed", f"/{member}", kind)
+          for member in ("starts_at", "ends_at") for at, kind in BEYOND.items()],
+        *[({"spec": {"at": ["2065-01-01T00:00:00Z", at]}}, "validation_failed", f"/spec/at/{'1' if bad else '0'}", kind)
+          for at, kind in BEYOND.items() if (bad := kind == "value_error") or at < "2000"],
         ({"spec": {"calendar": [{"hour": True}]}}, "validation_failed", "/spec/calendar/0/hour", "value_error"),
         ({"timezone": "Europe/Atlantis"}, "validation_failed", "/timezone", "unknown_timezone"),
         ({"jitter_seconds": -1}, "validation_failed", "/jitter_seconds", "greater_than_equal"),
@@ -192,6 +205,7 @@ async def test_a_change_replaces_what_is_given_and_keeps_the_rest(service: Servi
         ({"spec": None}, "validation_failed", "/spec"),
         ({"spec": {"cron": ["0 0 30 2 *"]}}, "validation_failed", "/spec/cron"),
         ({"timezone": "x"}, "validation_failed", "/timezone"),
+        *[({member: at}, "validation_failed", f"/{member}") for member in ("starts_at", "ends_at") for at in BEYOND],
         ({"agent": "nobody"}, "agent_not_found", "/agent"),
         ({"limits": {"max_turns": 0}}, "validation_failed", "/limits/max_turns"),
         ({"policy": {"rules": [{"tool": "", "action": "allow"}]}}, "validation_failed", "/policy/rules/0/tool"),
@@ -250,6 +264,26 @@ async def test_a_trigger_that_would_be_skipped_is_refused_and_names_the_run(serv
     assert [found["id"] for found in listed] == ["run_1"]
 
 
+async def test_a_trigger_is_refused_while_the_conversation_is_busy_or_when_it_is_deleted(service: Service) -> None:
+    schedule = await made(service, session="continue")
+    path, session_id = "/v1/schedules/nightly/trigger", schedule["session"]["session_id"]
+    run = await service.new_run(session_id=session_id)
+    refused = await service.post(path, {"overlap": "buffer_all"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "invalid_transition")
+    assert run["id"] in refused.json()["detail"]
+    await service.journal.force_cancel(run["id"], "enough")
+    own = NewRun("run_1", {**AGENT, "name": "x", "model_settings": {}, "limits": {}}, [{"type": "text", "text": "x"}],
+                 4_000_000_000_000, {}, schedule_id=schedule["id"])  # type: ignore[typeddict-item]  # fmt: skip
+    await service.journal.open_invocation(NewInvocation(schedule["id"], 1, "k", 1_000, own))
+    for overlap, status in (("allow_all", 409), ("buffer_one", 202)):
+        assert (await service.post(path, {"overlap": overlap})).status_code == status
+    await service.journal.force_cancel("run_1", "enough")
+    await service.http.delete(f"/v1/sessions/{session_id}")
+    gone = await service.post(path, {})
+    assert (gone.status_code, gone.json()["code"]) == (410, "session_deleted")
+    assert len(service.schedules.orders) == 1
+
+
 async def test_a_backfill_is_of_the_past_and_has_an_end(service: Service) -> None:
     await made(service)
     good = {"from": "2026-01-01T00:00:00Z", "to": "2026-01-03T12:00:00Z"}
@@ -260,6 +294,10 @@ async def test_a_backfill_is_of_the_past_and_has_an_end(service: Service) -> Non
         ({"to": "2025-01-01T00:00:00Z"}, "/from", "empty"),
         ({"from": "2001-01-01T00:00:00Z"}, "/from", "too_many"),
         ({"from": "2026-01-01"}, "/from", "value_error"),
+        ({"from": "1999-12-31T23:59:59Z"}, "/from", "out_of_range"),
+        ({"from": "0001-01-01T00:00:00Z"}, "/from", "out_of_range"),
+        ({"to": "0001-01-01T00:00:00Z"}, "/to", "out_of_range"),
+        ({"to": "9999-12-31T23:59:59-14:00"}, "/to", "value_error"),
     ):
         reply = await service.post("/v1/schedules/nightly/backfill", {**good, **change})
         assert refusal(reply) == (422, "validation_failed", pointer, kind)

@@ -146,6 +146,30 @@ def test_a_backfill_fires_at_each_time_of_the_past_one_after_another(stack: Stac
     assert all(before[1] <= after[0] for before, after in pairwise(ends)), ends
 
 
+@pytest.mark.parametrize(
+    ("zone", "line", "overlap", "planned"),
+    [
+        ("America/New_York", "15 1 * * *", "buffer_all", ["10-31T05:15", "11-01T06:15", "11-02T06:15"]),
+        ("America/New_York", "15 1 * * *", "allow_all", ["10-31T05:15", "11-01T06:15", "11-02T06:15"]),
+        ("Europe/Berlin", "15 1 * * *", "buffer_all", ["10-23T23:15", "10-24T23:15", "10-26T00:15"]),
+        ("Europe/Berlin", "0 1,2 * * *", "buffer_all", ["10-24T23:00", "10-25T01:00"]),
+    ],
+)
+def test_a_time_that_comes_twice_when_clocks_are_put_back_fires_once(
+    stack: Stack, zone: str, line: str, overlap: str, planned: list[str]
+) -> None:
+    schedule = made(stack, spec={"cron": line}, timezone=zone, overlap="allow_all", jitter_seconds=600)
+    first, last = (f"2026-{at}:00Z" for at in (planned[0], planned[-1]))
+    order(stack, schedule, "backfill", **{"from": first, "to": last, "overlap": overlap})
+    wait_for(stack, schedule, len(planned), status="started")
+    time.sleep(1.5)  # a firing more would have come
+    rows = book(stack, schedule)
+    assert [(row["planned_at"][5:16], row["cause"], row["status"]) for row in rows] == [
+        (at, "schedule", "started") for at in planned
+    ]
+    assert len(stack.http.get(f"/v1/runs?schedule_id={schedule['id']}").json()["data"]) == len(planned)
+
+
 def test_orders_that_come_at_once_are_all_kept(stack: Stack) -> None:
     schedule = made(stack, spec={"every_seconds": 86_400}, overlap="allow_all")
     day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -165,6 +189,17 @@ def test_orders_that_come_at_once_are_all_kept(stack: Stack) -> None:
     wait_for(stack, schedule, 4, 40, cause="schedule", status="started")
     time.sleep(1)
     assert len(book(stack, schedule)) == 9
+
+
+def test_however_many_triggers_come_at_once_each_is_accepted_and_fires(stack: Stack) -> None:
+    schedule = made(stack, spec=far_away(), overlap="allow_all")
+
+    def triggered(_: int) -> int:
+        return int(stack.http.post(f"/v1/schedules/{schedule['id']}/trigger", json={}).status_code)
+
+    with ThreadPoolExecutor(20) as pool:
+        assert set(pool.map(triggered, range(40))) == {202}
+    wait_for(stack, schedule, 40, 60, cause="manual", status="started")
 
 
 @pytest.mark.parametrize("overlap", ["buffer_one", "cancel_other"])
@@ -269,19 +304,15 @@ def test_when_the_session_is_busy_the_input_goes_to_the_run_that_is_active_in_it
 
 
 def test_a_busy_session_is_a_reason_to_skip_unless_something_else_was_said(stack: Stack) -> None:
-    schedule = made(stack, "scripted/nap", session="continue", spec=far_away(), overlap="allow_all")
-    order(stack, schedule, "trigger")
-    wait_for(stack, schedule, 1, status="started")
-    order(stack, schedule, "trigger")
-    (row,) = wait_for(stack, schedule, 1, status="skipped")
+    schedule = made(stack, "scripted/nap", session="continue", overlap="allow_all")
+    row = wait_for(stack, schedule, 1, status="skipped")[0]
     assert row["reason"] == "session_busy"
 
 
 def test_when_the_conversation_was_deleted_the_book_says_so_and_the_schedule_is_paused(stack: Stack) -> None:
-    schedule = made(stack, session="continue", spec=far_away(), pause_on_failure=True)
+    schedule = made(stack, session="continue", spec={"every_seconds": 5}, pause_on_failure=True)
     stack.http.delete(f"/v1/sessions/{schedule['session']['session_id']}").raise_for_status()
-    order(stack, schedule, "trigger")
-    (row,) = wait_for(stack, schedule, 1, status="failed")
+    row = wait_for(stack, schedule, 1, status="failed")[0]
     assert row["reason"].startswith("session_deleted: ")
     stack.wait_until(
         lambda: stack.http.get(f"/v1/schedules/{schedule['id']}").json()["status"] == "paused", "it is paused"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from perdure.scheduling.flaws import timing_flaws
-from perdure.scheduling.timetable import BadTiming, Timetable, cron_calendars, is_quiet
+from perdure.scheduling.timetable import EARLIEST_MS, BadTiming, Timetable, cron_calendars, is_quiet
 from tests.scheduling.definitions import NOW, defined, ms, shown
 
 
@@ -50,6 +50,48 @@ def test_a_time_that_clocks_skip_does_not_fire_and_one_that_comes_twice_fires_on
     assert autumn == ["2027-10-30T00:30:00", "2027-10-31T01:30:00", "2027-11-01T01:30:00"]
 
 
+@pytest.mark.parametrize(
+    ("zone", "line", "at", "meant"),
+    [
+        ("America/New_York", "15 1 * * *", "2027-11-07T05:15:00", "2027-11-07T06:15:00"),  # fires at both
+        ("America/New_York", "15 1 * * *", "2027-11-07T06:15:00", "2027-11-07T06:15:00"),
+        ("Europe/Berlin", "0 1,2 * * *", "2027-10-31T00:00:00", "2027-10-31T01:00:00"),  # fires at the first only
+        ("Europe/Berlin", "15 1 * * *", "2027-10-31T00:15:00", "2027-10-30T23:15:00"),  # fires again an hour later
+        ("Australia/Lord_Howe", "15 1 * * *", "2027-04-03T15:15:00", "2027-04-03T14:15:00"),
+        ("America/New_York", "*/10 * * * *", "2027-11-07T05:10:00", "2027-11-07T05:10:00"),  # all hours fire
+        ("America/New_York", "15 1 * * *", "2027-11-07T05:15:01", None),
+        ("America/New_York", "15 1 * * *", "2027-11-08T07:15:00", None),
+        ("UTC", "15 1 * * *", "2027-11-07T02:15:00", None),
+    ],
+)
+def test_what_temporal_fires_while_clocks_are_put_back_is_meant_for_one_time(
+    zone: str, line: str, at: str, meant: str | None
+) -> None:
+    found = Timetable(defined({"cron": [line]}, timezone=zone)).meant(ms(at))
+    assert (None if found is None else shown(found)) == meant
+
+
+def test_a_time_that_is_meant_may_lie_after_the_end_and_then_the_schedule_does_not_hold_it() -> None:
+    bounds = {"timezone": "America/New_York", "ends_ms": ms("2027-11-07T05:30:00")}
+    timetable = Timetable(defined({"cron": ["15 1 * * *"]}, **bounds))
+    meant = timetable.meant(ms("2027-11-07T05:15:00"))
+    assert meant is not None
+    assert not timetable.holds(meant)
+
+
+@pytest.mark.parametrize(
+    ("zone", "around"),
+    [("America/New_York", "2027-11-07"), ("Europe/Berlin", "2027-10-31"), ("Pacific/Chatham", "2027-04-03"),
+     ("Australia/Lord_Howe", "2027-04-03"), ("Antarctica/Troll", "2027-10-31"), ("Africa/Cairo", "2027-10-28")],
+)  # fmt: skip
+def test_what_fires_in_every_hour_fires_on_through_the_hour_that_comes_twice(zone: str, around: str) -> None:
+    timetable = Timetable(defined({"cron": ["*/5 * * * *"]}, timezone=zone))
+    begin = ms(f"{around}T00:00:00")
+    found = timetable.between(begin - 1, begin + 2 * 86_400_000, 9_999)
+    assert found == list(range(begin, begin + 2 * 86_400_000 + 1, 300_000))
+    assert all(timetable.holds(at_ms) for at_ms in found)
+
+
 def test_a_schedule_fires_between_its_start_and_its_end_with_both() -> None:
     bounds = {"starts_ms": ms("2026-12-01T00:00:00"), "ends_ms": ms("2026-12-01T02:00:00")}
     assert times({"cron": ["@hourly"]}, 9, **bounds) == [f"2026-12-01T0{hour}:00:00" for hour in range(3)]
@@ -88,6 +130,7 @@ def test_quiet_hours_silence_the_night_and_hold_at_its_edges() -> None:
         ({}, {}, "/spec", "missing"),
         ({"at_ms": [NOW - 1_000]}, {}, "/spec/at", "in_the_past"),
         ({"at_ms": [NOW + 10**13]}, {}, "/spec/at/0", "out_of_range"),
+        ({"at_ms": [EARLIEST_MS - 1_000, NOW + 1_000]}, {}, "/spec/at/0", "out_of_range"),
         ({"every_seconds": 5}, {"timezone": "Mars/Olympus"}, "/timezone", "unknown_timezone"),
         ({"every_seconds": 5}, {"timezone": "../etc/passwd"}, "/timezone", "unknown_timezone"),
         ({"every_seconds": 5}, {"jitter_seconds": 10**6}, "/jitter_seconds", "out_of_range"),
