@@ -103,8 +103,10 @@ class SliceTooLarge(Exception):
     """A child's budget is a part of its parent's, which has not so much left of ``limit``, or has ended."""
 
     def __init__(self, run_id: str, parent_id: str, limit: str, *, ended: bool) -> None:
-        left = "which has ended and gives no more" if ended else "which has not so much left to give"
-        super().__init__(f"the budget of {run_id} is a part of that of its parent {parent_id}, {left}")
+        why = "has not so much left to give: ask for less, or raise the parent's first"
+        if ended:
+            why = "has ended: keep to the slice that it gave"
+        super().__init__(f"the budget of {run_id} is a part of that of its parent {parent_id}, which {why}")
         self.limit = limit
 
 

@@ -13,6 +13,8 @@ from perdure.core.state import Outcome
 from perdure.store.rows import NewRun
 from perdure.store.schedule_rows import NewInvocation
 from tests.api.service import AGENT, Service, serve
+from tests.store.runs import AGENT as CLERK
+from tests.store.runs import FAR, text
 
 NIGHTLY = {
     "name": "nightly",
@@ -30,6 +32,12 @@ BEYOND = {
     "9999-12-31T23:59:59Z": "out_of_range",
     "9999-12-31T23:59:59-14:00": "value_error",
 }
+
+
+async def fired(service: Service, schedule: dict[str, Any]) -> None:
+    """It has started ``run_1``, which is under way."""
+    run = NewRun("run_1", CLERK, text("x"), FAR, {}, schedule_id=schedule["id"])
+    await service.journal.open_invocation(NewInvocation(schedule["id"], 1, "k", 1_000, run))
 
 
 async def made(service: Service, **more: Any) -> dict[str, Any]:
@@ -248,9 +256,7 @@ async def test_a_trigger_is_one_order_for_one_key(service: Service) -> None:
 
 async def test_a_trigger_that_would_be_skipped_is_refused_and_names_the_run(service: Service) -> None:
     schedule = await made(service)
-    run = NewRun("run_1", {**AGENT, "name": "x", "model_settings": {}, "limits": {}}, [{"type": "text", "text": "x"}],
-                 4_000_000_000_000, {}, schedule_id=schedule["id"])  # type: ignore[typeddict-item]  # fmt: skip
-    await service.journal.open_invocation(NewInvocation(schedule["id"], 1, "k", 1_000, run))
+    await fired(service, schedule)
     refused = await service.post("/v1/schedules/nightly/trigger", {})
     assert (refused.status_code, refused.json()["code"]) == (409, "invalid_transition")
     assert "run_1" in refused.json()["detail"]
@@ -272,9 +278,7 @@ async def test_a_trigger_is_refused_while_the_conversation_is_busy_or_when_it_is
     assert (refused.status_code, refused.json()["code"]) == (409, "invalid_transition")
     assert run["id"] in refused.json()["detail"]
     await service.journal.force_cancel(run["id"], "enough")
-    own = NewRun("run_1", {**AGENT, "name": "x", "model_settings": {}, "limits": {}}, [{"type": "text", "text": "x"}],
-                 4_000_000_000_000, {}, schedule_id=schedule["id"])  # type: ignore[typeddict-item]  # fmt: skip
-    await service.journal.open_invocation(NewInvocation(schedule["id"], 1, "k", 1_000, own))
+    await fired(service, schedule)
     for overlap, status in (("allow_all", 409), ("buffer_one", 202)):
         assert (await service.post(path, {"overlap": overlap})).status_code == status
     await service.journal.force_cancel("run_1", "enough")
